@@ -1,0 +1,182 @@
+"""The one extra child of a distilled student."""
+
+from contextlib import ExitStack, contextmanager
+
+from torch import Tensor, nn
+
+from mmkd.families.family import Predictions
+from mmkd.registry import build
+from mmkd.terms.tap import Capture
+from mmkd.terms.term import Term
+
+from .lesson import Heard, Lesson
+from .rehearsal import Rehearsal
+from .shares import GradientShares
+from .teacher import Teacher
+
+_HOOK = "default_hooks = dict(distill=dict(type='mmkd.DistillHook'))"
+
+
+class Distillation(nn.Module):
+    """Terms and exits as modules; teachers behind a plain reference that copies do not take along.
+
+    Args:
+        parts: terms and exits.
+        family: the student's family.
+        teachers: teachers by name.
+        rehearsal: the dry run.
+    """
+
+    def __init__(
+        self, parts: list[Term], family, teachers: dict[str | None, Teacher], rehearsal: Rehearsal
+    ) -> None:
+        super().__init__()
+        # Indices as names: parameter-wise settings match substrings, and a term called `backbone`
+        # must not be taken for the backbone.
+        self.parts = nn.ModuleList(parts)
+        self.family = family
+        self.teachers = teachers
+        self.shares = GradientShares()
+        self.iteration = 0
+        self.started = False
+        self._clone = rehearsal.changed
+        for part in parts:
+            if part.is_off:
+                part.requires_grad_(False)
+
+    def start(self, student_classes) -> None:
+        """Matches classes by name with every teacher whose final predictions are compared.
+
+        Raises:
+            ValueError: if they cannot be matched.
+        """
+        asked = {part.teacher for part in self.parts if part.uses_logits and not part.is_off}
+        for name in asked:
+            self.teachers[name].start(student_classes)
+        self.started = True
+
+    def active(self) -> list[Term]:
+        """Terms and exits that teach at this iteration."""
+        return [p for p in self.parts if not p.is_off and p.schedule(self.iteration) > 0]
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the student's loss gets anything added; never in a copy, which has no teacher."""
+        return self.teachers is not None and any(not part.is_off for part in self.parts)
+
+    @contextmanager
+    def listen(self, student: nn.Module):
+        """Catches taps and predictions while the student's own ``loss()`` runs inside."""
+        if not self.started:
+            raise ValueError(f'mmkd: the DistillHook is missing; add {_HOOK}')
+        active = self.active()
+        taps = {tap for part in active for tap in part.student_taps}
+        capture = Capture(student, taps, 'student', clone=self._clone)
+        heads = {}
+        with ExitStack() as stack:
+            stack.enter_context(capture)
+            predictions = stack.enter_context(self.family.listen(student))
+            for path in {getattr(part, 'own_head', None) for part in active} - {None}:
+                heads[path] = Predictions()
+                head = student.get_submodule(path)
+                stack.enter_context(self.family.listen_to_head(head, heads[path]))
+            yield Heard(capture, predictions), heads
+
+    def teach(self, student: nn.Module, inputs: Tensor, samples: list, heard) -> dict[str, Tensor]:
+        """What terms and exits add to the student's losses, by log name."""
+        needs = {}
+        for part in self.active():
+            if part.uses_teacher:
+                taps, predictions = needs.get(part.teacher, (set(), False))
+                taps = taps | set(part.teacher_taps)
+                needs[part.teacher] = (taps, predictions or part.uses_predictions)
+        own, heads = heard
+        lesson = Lesson(
+            student, self.family, inputs, samples, own, heads, self.teachers, needs, self.shares
+        )
+        losses = {}
+        for part in self.parts:
+            if not part.is_off:
+                for name, value in part.teach(lesson, self.iteration).items():
+                    losses[f'{part.name}.{name}'] = value
+        return losses
+
+    def named_parts(self) -> dict[str, Term]:
+        """Terms and exits by the user's names, ``terms.kd`` or ``exits.neck``."""
+        return {f'{part.kind}s.{part.name}': part for part in self.parts}
+
+    def judge_teacher(self, student: nn.Module, name: str | None = None) -> None:
+        """From here on ``student.predict`` is the teacher's, by the path that teaches.
+
+        Raises:
+            ValueError: if there is no such teacher.
+        """
+        if not self.teachers or name not in self.teachers:
+            names = [n for n in (self.teachers or {}) if n is not None]
+            raise ValueError(f'no teacher {name!r} to judge; there is {names or "one, unnamed"}')
+        student.__dict__['predict'] = self.teachers[name].predict
+
+    def _apply(self, fn, recurse=True):
+        for teacher in (self.teachers or {}).values():
+            teacher.model._apply(fn)
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict:
+        return dict(self.__dict__, teachers=None, shares=None)
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self.shares = GradientShares()
+
+
+def build_parts(terms: dict | None, exits: dict | None, teachers: dict) -> list[Term]:
+    """Builds terms and exits from their configs.
+
+    Raises:
+        ValueError: on a name, type or argument that is wrong.
+    """
+    parts = []
+    for kind, configs in (('term', terms), ('exit', exits)):
+        for name, cfg in (configs or {}).items():
+            if name == '_scope_' or cfg is None:
+                continue
+            where = f'{kind} {name!r}'
+            if 'loss' in name or '.' in name:
+                raise ValueError(f"{where}: a name may contain neither 'loss' nor '.'; rename it")
+            part = build(cfg, where)
+            if getattr(part, 'kind', None) != kind:
+                raise ValueError(f'{where}: {cfg["type"]!r} is not a type of {kind}')
+            if any(part.name == name for part in parts):
+                raise ValueError(f'{where}: the name is taken by a term; rename one of the two')
+            part.name = name
+            if part.uses_teacher and part.teacher not in teachers:
+                raise ValueError(_no_teacher(part, teachers))
+            if not part.uses_teacher:
+                part.teacher = None
+            parts.append(part)
+    return parts
+
+
+def prepare_parts(parts: list[Term], rehearsal: Rehearsal) -> None:
+    """Builds what depends on shapes, and refuses names that would replace the student's losses.
+
+    Raises:
+        ValueError: if a term or exit does not fit this pair of models.
+    """
+    for part in parts:
+        clash = [n for n in rehearsal.loss_names if n.startswith(f'{part.name}.')]
+        if clash:
+            raise ValueError(
+                f'{part.where}: the student logs {clash[0]!r} itself; give it another name'
+            )
+        part.prepare(rehearsal)
+
+
+def _no_teacher(part: Term, teachers: dict) -> str:
+    if not teachers:
+        fix = 'give teacher=dict(...)' + (', or gt=1, kd=0, feat=0' if part.kind == 'exit' else '')
+        return f'{part.where}: it listens to a teacher but there is none; {fix}'
+    names = [name for name in teachers if name is not None]
+    if not names:
+        return f'{part.where}: teacher={part.teacher!r}, but the only teacher has no name; drop it'
+    return f'{part.where}: teacher={part.teacher!r} is none of {", ".join(names)}; name one'

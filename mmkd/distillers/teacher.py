@@ -1,0 +1,151 @@
+"""Teachers: built, filled strictly, frozen, fed with their own inputs, and only read."""
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmkd.families import find_family
+from mmkd.families.family import Predictions
+from mmkd.registry import build_in_scope
+from mmkd.terms.tap import Capture, Tap
+
+from .checkpoint import checkpoint_classes, load_strict, read_checkpoint
+from .classes import ClassMatch
+from .inputs import InputConverter
+from .lesson import Heard
+from .model_source import resolve_model
+
+_KEYS = ('config', 'checkpoint', 'overrides', 'classes')
+
+
+class Teacher:
+    """A frozen model in eval mode, kept outside every module tree.
+
+    Args:
+        name: its name where several are given, else ``None``.
+        model: the teacher.
+        classes: its class names, ``'same'`` for the student's, or ``None`` if they are nowhere.
+        preprocessor: the student's data preprocessor, whose images are shared.
+        origin: what the user called it.
+    """
+
+    def __init__(self, name, model: nn.Module, classes, preprocessor, origin: str) -> None:
+        self.name = name
+        self.model = model.eval().requires_grad_(False)
+        self.family = find_family(model)
+        self.classes = classes
+        self.origin = origin
+        self.match: ClassMatch | None = None
+        self.firings: dict[Tap, int] = {}
+        self._convert = InputConverter(preprocessor, model.data_preprocessor, self.title)
+
+    @property
+    def title(self) -> str:
+        """How errors and the summary call it."""
+        return self.name or self.origin
+
+    @classmethod
+    def build(cls, name: str | None, cfg: dict, preprocessor) -> 'Teacher':
+        """Builds a teacher from ``dict(config=, checkpoint=, overrides=None, classes=None)``.
+
+        Raises:
+            ValueError: one line for whatever is wrong with its config, file or weights.
+        """
+        cfg = dict(cfg)
+        what = f'teacher {name!r}' if name else 'teacher'
+        for key in ('config', 'checkpoint'):
+            if key not in cfg:
+                raise ValueError(
+                    f'{what}: {key}= is missing; write teacher=dict(config=..., checkpoint=...) '
+                    '(checkpoint=None for random weights)'
+                )
+        if unknown := sorted(set(cfg) - set(_KEYS)):
+            raise ValueError(f'{what}: unknown key {unknown[0]!r}; it has {", ".join(_KEYS)}')
+        source = resolve_model(cfg['config'], cfg.get('overrides'))
+        what = f'{what} ({source.name})'
+        model = build_in_scope(source.model, what)
+        classes = cfg.get('classes')
+        path = cfg['checkpoint']
+        if path is None:
+            print_log(f'{what} has random weights: checkpoint=None', 'current', level=30)
+            if hasattr(model, 'init_weights'):
+                model.init_weights()
+        else:
+            if path == 'published':
+                path = source.published
+                if path is None:
+                    raise ValueError(
+                        f"{what}: checkpoint='published', but its library lists no weights for "
+                        'this config; give a file'
+                    )
+            checkpoint = read_checkpoint(path)
+            load_strict(model, checkpoint, what)
+            classes = classes or checkpoint_classes(checkpoint.meta)
+        return cls(name, model, classes or source.classes, preprocessor, source.name)
+
+    def start(self, student_classes) -> None:
+        """Matches classes by name.
+
+        Raises:
+            ValueError: if the teacher's are unknown, of another number, or have none in common.
+        """
+        known = self.family.num_classes(self.model)
+        theirs = student_classes if self.classes == 'same' else self.classes
+        if theirs and known and len(theirs) != known:
+            raise ValueError(
+                f'teacher {self.title!r}: it predicts {known} classes but {len(theirs)} names are '
+                'given; give teacher.classes=(...) with a name for each'
+            )
+        self.match = ClassMatch.by_name(student_classes, self.classes, self.title)
+
+    @torch.no_grad()
+    def run(self, inputs: Tensor, data_samples: list, taps, predictions: bool) -> Heard:
+        """Runs as deep as what is asked for.
+
+        Args:
+            inputs: ``[B, 3, H, W]`` as the student's preprocessor made them.
+            data_samples: the batch's samples.
+            taps: addresses to catch.
+            predictions: whether final predictions are needed.
+        """
+        stop = None if predictions else sum(self.firings[tap] for tap in taps)
+        capture = Capture(self.model, taps, f'teacher {self.title!r}', stop_after=stop)
+        result = Predictions()
+        with capture:
+            result = self.family.forward(
+                self.model, self._convert(inputs, data_samples), data_samples
+            )
+        return Heard(capture, result)
+
+    @torch.no_grad()
+    def rehearse(self, inputs: Tensor, data_samples: list, taps) -> Heard:
+        """Runs to the end once and learns how often each tap fires."""
+        self.model.to(inputs.device)
+        capture = Capture(self.model, taps, f'teacher {self.title!r}')
+        with capture:
+            result = self.family.forward(self.model, inputs, data_samples)
+        self.firings = {tap: capture.count(tap) for tap in taps}
+        return Heard(capture, result)
+
+    @torch.no_grad()
+    def predict(self, inputs: Tensor, data_samples: list, **kwargs) -> list:
+        """Predicts in the student's classes from the student's inputs, to be judged."""
+        samples = self.model.predict(self._convert(inputs, data_samples), data_samples, **kwargs)
+        return self.family.rename_classes(samples, self.match)
+
+
+def build_teachers(cfg: dict | None, preprocessor) -> dict[str | None, Teacher]:
+    """The only teacher under ``None``, or several by name.
+
+    Raises:
+        ValueError: see :meth:`Teacher.build`.
+    """
+    if cfg is None:
+        return {}
+    if not isinstance(cfg, dict):
+        raise ValueError(f'teacher={cfg!r} must be dict(config=..., checkpoint=...)')
+    cfg = {k: v for k, v in cfg.items() if k != '_scope_'}
+    several = cfg and all(isinstance(v, dict) and 'config' in v for v in cfg.values())
+    if not several:
+        return {None: Teacher.build(None, cfg, preprocessor)}
+    return {name: Teacher.build(name, value, preprocessor) for name, value in cfg.items()}

@@ -1,0 +1,8 @@
+"""Exits: branches that predict early, taught by the labels, the teacher, or both."""
+
+from importlib.util import find_spec
+
+if find_spec('mmseg'):
+    from .seg_exit import SegExit  # noqa: F401
+if find_spec('mmdet'):
+    from .dense_exit import DenseExit  # noqa: F401

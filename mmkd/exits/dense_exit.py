@@ -1,0 +1,93 @@
+"""Early predictions of dense detectors."""
+
+from torch import Tensor, nn
+
+from mmkd.registry import MODELS, build, build_in_scope
+from mmkd.terms.term import shape_of
+
+from .exit import Exit
+
+
+@MODELS.register_module()
+class DenseExit(Exit):
+    """A light copy of the student's own head on a pyramid of tapped stages.
+
+    Adapters bring the stages to the head's width; coarser levels that the head expects are made by
+    3x3 convolutions of stride 2. Labels are assigned once, by the main head.
+
+    Args:
+        channels: width of the head; ``None``: that of the student's.
+        stacked_convs: convolutions in each tower.
+        **kwargs: see :class:`mmkd.exits.exit.Exit`; one head, so ``weight`` is one number.
+
+    Raises:
+        ValueError: see :class:`mmkd.exits.exit.Exit`, and on stages that are not the head's levels.
+    """
+
+    def __init__(self, tap, channels: int | None = None, stacked_convs: int = 1, **kwargs):
+        super().__init__(tap, **kwargs)
+        if isinstance(self.weight, list):
+            raise ValueError(f'weight={self.weight} must be one number: DenseExit has one head')
+        self.channels = channels
+        self.stacked_convs = stacked_convs
+        self.levels = nn.ModuleList()
+        self.extra = nn.ModuleList()
+        self.branch = nn.Module()
+
+    def prepare(self, rehearsal) -> None:
+        super().prepare(rehearsal)
+        family = rehearsal.family
+        if not hasattr(family, 'light_head'):
+            raise ValueError(
+                f'{self.where}: DenseExit needs RetinaNet, FCOS, ATSS or GFL, not {family.kind}'
+            )
+        stages = rehearsal.student_tensors(self)
+        main = rehearsal.model.bbox_head
+        wanted = [int(stride[0]) for stride in main.prior_generator.strides]
+        self._check_strides(stages, wanted, rehearsal.side)
+        cfg = family.light_head(rehearsal.student_cfg, self.channels, self.stacked_convs)
+        self.branch = build_in_scope(
+            dict(cfg, _scope_=rehearsal.student_cfg['_scope_']), f'{self.where}: head'
+        )
+        self.branch.init_weights()
+        width = self.branch.in_channels
+        for stage in stages:
+            self.levels.append(self._adapt(stage.shape[1], width))
+            self.shapes.append(f'{shape_of(stage)} -> {width} channels')
+        for _ in range(len(wanted) - len(stages)):
+            self.extra.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
+
+    def _check_strides(self, stages: list[Tensor], wanted: list[int], side: int) -> None:
+        shapes = ', '.join(str(tuple(x.shape)) for x in stages)
+        if any(x.dim() != 4 for x in stages):
+            raise ValueError(f'{self.where}: stages must be [B, C, H, W] maps, not {shapes}')
+        strides = [round(side / x.shape[-1]) for x in stages]
+        if strides != wanted[: len(strides)]:
+            raise ValueError(
+                f'{self.where}: the tapped stages have strides {strides}, the head works at '
+                f'{wanted}; tap stages that begin at stride {wanted[0]}'
+            )
+
+    def _adapt(self, in_channels: int, width: int) -> nn.Module:
+        if self.adapter not in ('auto', None):
+            channels = dict(in_channels=in_channels, out_channels=width)
+            return build(self.adapter, f'{self.where}: adapter', **channels)
+        if in_channels == width:
+            return nn.Identity()
+        if self.adapter is None:
+            raise ValueError(
+                f'{self.where}: a stage has {in_channels} channels, the head {width}, and '
+                "adapter=None; use adapter='auto'"
+            )
+        groups = max(n for n in (32, 16, 8, 4, 2, 1) if width % n == 0)
+        return nn.Sequential(nn.Conv2d(in_channels, width, 1), nn.GroupNorm(groups, width))
+
+    def forward(self, lesson) -> dict[str, Tensor]:
+        stages = lesson.tap(self.name, self.student_taps)
+        pyramid = [level(x) for level, x in zip(self.levels, stages, strict=True)]
+        for convolution in self.extra:
+            pyramid.append(convolution(pyramid[-1].relu()))
+        outputs = lesson.family.head_outputs(self.branch, pyramid)
+        losses = self.taught(outputs, lesson, self.branch, self.weight)
+        losses.update(self.feature_losses(lesson, self.weight))
+        return losses

@@ -1,0 +1,94 @@
+"""Early predictions of segmentors."""
+
+from mmcv.cnn import ConvModule
+from torch import Tensor, nn
+
+from mmkd.registry import MODELS, build
+from mmkd.terms.term import shape_of
+
+from .exit import Exit
+
+
+@MODELS.register_module()
+class SegExit(Exit):
+    """One FCN branch per tapped stage: 3x3 convolution, norm, ReLU, dropout, 1x1 convolution.
+
+    A tap that names a decode head the student already has (``tap='auxiliary_head'``) is the
+    parameter-free form: the teacher is added to that head, whose labels the student has already.
+
+    Args:
+        channels: width of the branches; ``None``: that of the student's decode head.
+        dropout: probability of dropping a channel before the classifier.
+        **kwargs: see :class:`mmkd.exits.exit.Exit`; ``weight`` may be a list, one per branch.
+
+    Raises:
+        ValueError: see :class:`mmkd.exits.exit.Exit`.
+    """
+
+    def __init__(self, tap, channels: int | None = None, dropout: float = 0.1, **kwargs):
+        super().__init__(tap, **kwargs)
+        self.channels = channels
+        self.dropout = dropout
+        self.branches = nn.ModuleList()
+        self.own_head: str | None = None
+
+    def prepare(self, rehearsal) -> None:
+        family, model = rehearsal.family, rehearsal.model
+        if reason := family.why_no_logits(model):
+            raise ValueError(f'{self.where}: {reason}, whose labels SegExit needs')
+        module = self.student_taps[0].find(model, self.where)
+        if getattr(family, 'is_head', lambda module: False)(module):
+            self._take_head()
+            super().prepare(rehearsal)
+            return
+        super().prepare(rehearsal)
+        head = family.head(model)
+        stages = rehearsal.student_tensors(self)
+        self.weights(len(stages))
+        for stage in stages:
+            if stage.dim() != 4:
+                raise ValueError(
+                    f'{self.where}: a stage must be a [B, C, H, W] map, not {tuple(stage.shape)}'
+                )
+            width = self.channels or head.channels
+            self.branches.append(self._branch(stage.shape[1], width, head))
+            self.shapes.append(f'{shape_of(stage)} -> {head.out_channels} classes')
+
+    def _take_head(self) -> None:
+        if self.gt or self.feat or len(self.student_taps) > 1:
+            raise ValueError(
+                f'{self.where}: {self.student_taps[0].address!r} is a head the student has and '
+                'teaches with labels already; write gt=0, kd=1, feat=0 and one tap'
+            )
+        self.own_head = self.student_taps[0].path
+        self.student_taps = []
+        self.shapes.append(f'the logits of {self.own_head}')
+
+    def _branch(self, in_channels: int, width: int, head) -> nn.Module:
+        layers = [
+            ConvModule(in_channels, width, 3, padding=1, norm_cfg=head.norm_cfg),
+            nn.Dropout2d(self.dropout) if self.dropout else nn.Identity(),
+            nn.Conv2d(width, head.out_channels, 1),
+        ]
+        nn.init.normal_(layers[-1].weight, std=0.01)
+        nn.init.zeros_(layers[-1].bias)
+        if self.adapter not in ('auto', None):
+            channels = dict(in_channels=in_channels, out_channels=in_channels)
+            layers.insert(0, build(self.adapter, f'{self.where}: adapter', **channels))
+        return nn.Sequential(*layers)
+
+    def forward(self, lesson) -> dict[str, Tensor]:
+        if self.own_head:
+            outputs = [lesson.outputs(self.name, lesson.heads[self.own_head])]
+            head, weights = None, self.weights(1)
+        else:
+            stages = lesson.tap(self.name, self.student_taps)
+            outputs = [dict(seg=[f(x)]) for f, x in zip(self.branches, stages, strict=True)]
+            head = lesson.family.head(lesson.student_model)
+            weights = self.weights(len(stages))
+        losses = {}
+        for out, weight in zip(outputs, weights):
+            for name, value in self.taught(out, lesson, head, weight).items():
+                losses[name] = losses.get(name, 0.0) + value
+        losses.update(self.feature_losses(lesson, sum(weights) / len(weights)))
+        return losses

@@ -1,0 +1,33 @@
+"""Families: all that knows the insides of mmdet's and mmseg's models.
+
+A user with only one of the two libraries uses mmkd with that one, so each family is imported only
+where its library is installed.
+"""
+
+from importlib.util import find_spec
+
+from torch import nn
+
+from mmkd.registry import FAMILIES
+
+if find_spec('mmseg'):
+    from .segmentor import Segmentor  # noqa: F401
+if find_spec('mmdet'):
+    from .dense_detector import DenseDetector  # noqa: F401
+    from .detector import Detector  # noqa: F401
+
+
+def find_family(model: nn.Module):
+    """The most specific family that knows this model.
+
+    Raises:
+        ValueError: if none does.
+    """
+    families = sorted(FAMILIES.module_dict.values(), key=lambda f: -f.specificity)
+    for family in families:
+        if family.knows(model):
+            return family(model)
+    raise ValueError(
+        f'no family knows {type(model).__name__}; mmkd distils mmdet detectors and mmseg '
+        f'segmentors (known: {", ".join(sorted(FAMILIES.module_dict))})'
+    )

@@ -1,0 +1,175 @@
+"""Vanilla KD of dense detectors."""
+
+from dataclasses import dataclass
+
+import torch
+from mmdet.models.dense_heads import FCOSHead, GFLHead
+from mmdet.structures.bbox import get_box_tensor
+from torch import Tensor, nn
+
+from mmkd.losses.build import build_losses
+from mmkd.losses.functional import reduce_mean
+
+
+@dataclass
+class DenseTargets:
+    """What a teacher says of a batch; priors are flat, ``M = B * sum(H * W * A)``.
+
+    Attributes:
+        cls: class logits of the shared classes ``[M, K]``.
+        score: highest class score, 0 at priors that teach nothing ``[M]``.
+        valid: 1 at priors that may teach ``[M]``.
+        boxes: decoded boxes in pixels ``[M, 4]``.
+        bins: GFL's bin logits ``[M * 4, n + 1]``, or ``None``.
+        centerness: logits ``[M]``, or ``None``.
+    """
+
+    cls: Tensor
+    score: Tensor
+    valid: Tensor
+    boxes: Tensor
+    bins: Tensor | None
+    centerness: Tensor | None
+
+
+class DenseCriterion(nn.Module):
+    """Class KD by the quality-focal loss (CrossKD, 2024) and boxes by GIoU to the teacher's boxes.
+
+    Boxes, GFL's bins and FCOS/ATSS's centerness are weighted by the teacher's highest class score.
+    Everything is divided by one N over all levels: ``max(1, mean over ranks of the sum of that
+    score over valid priors)``, or by the number of positives.
+
+    Args:
+        student_head: the student's head, read for its priors and coder.
+        teacher_head: the teacher's.
+        family: reads raw outputs.
+        losses: overrides by name (``loss_cls``, ``loss_bbox``, ``loss_dfl``, ``loss_centerness``;
+            ``loss_weight`` inside is a ratio) and ``avg_factor='teacher_score' | 'num_pos'``.
+    """
+
+    def __init__(self, student_head, teacher_head, family, losses: dict) -> None:
+        super().__init__()
+        losses = dict(losses)
+        self.avg_factor = losses.pop('avg_factor', 'teacher_score')
+        if self.avg_factor not in ('teacher_score', 'num_pos'):
+            raise ValueError(
+                f"LogitKD: avg_factor={self.avg_factor!r} must be 'teacher_score' or 'num_pos'"
+            )
+        defaults = dict(
+            loss_cls=dict(type='KDQualityFocalLoss'), loss_bbox=dict(type='BoxKDLoss', iou='giou')
+        )
+        if isinstance(student_head, GFLHead):
+            defaults['loss_dfl'] = dict(type='LDLoss', tau=1.0)
+        if _has_centerness(student_head) and _has_centerness(teacher_head):
+            defaults['loss_centerness'] = dict(type='BinaryKLDivergence')
+        self.parts, self.loss_weights = build_losses(losses, defaults)
+
+    def forward(self, student: dict, teacher: DenseTargets, match, lesson) -> dict[str, Tensor]:
+        """Losses by name.
+
+        Args:
+            student: raw outputs by kind.
+            teacher: the teacher's targets, see :meth:`targets`.
+            match: which classes both know.
+            lesson: the training step.
+        """
+        head = lesson.student_model.bbox_head
+        count = self._normaliser(teacher, lesson)
+        values = {}
+        for name, loss in self.parts.items():
+            if name == 'loss_cls':
+                logits = match.student(_flatten(student['cls'], head.cls_out_channels), dim=1)
+                value = loss(logits, teacher.cls, weight=teacher.valid, avg_factor=count)
+            elif name == 'loss_bbox':
+                boxes = decode(head, student['box'], training=True)
+                value = loss(boxes, teacher.boxes, weight=teacher.score, avg_factor=count)
+            elif name == 'loss_dfl':
+                bins = _flatten(student['box'], head.reg_max + 1)
+                weight = teacher.score.repeat_interleave(4)
+                value = loss(bins, teacher.bins, weight=weight, avg_factor=count * 4)
+            else:
+                logits = _flatten(student['centerness'], 1)
+                value = loss(
+                    logits, teacher.centerness[:, None], weight=teacher.score, avg_factor=count
+                )
+            values[name] = value * self.loss_weights[name]
+        return values
+
+    def _normaliser(self, teacher: DenseTargets, lesson) -> Tensor:
+        if self.avg_factor == 'teacher_score':
+            count = teacher.score.sum()
+        else:
+            targets = lesson.student.predictions.targets
+            if isinstance(targets[-1], (int, float)):
+                count = teacher.score.new_tensor(float(targets[-1]))
+            else:
+                labels = torch.cat([x.reshape(-1) for x in targets[0]])
+                known = lesson.student_model.bbox_head.num_classes
+                count = ((labels >= 0) & (labels < known)).sum().float()
+        return reduce_mean(count).clamp(min=1.0)
+
+
+@torch.no_grad()
+def dense_targets(head: nn.Module, outputs: dict, match, lesson) -> DenseTargets:
+    """Reads a teacher's raw outputs once for every term and exit that listens to it.
+
+    Args:
+        head: the teacher's head.
+        outputs: its raw outputs by kind, in eval mode.
+        match: which classes both know.
+        lesson: the training step.
+    """
+    cls = match.teacher(_flatten(outputs['cls'], head.cls_out_channels), dim=1)
+    valid = []
+    for maps in outputs['cls']:
+        cells = maps.shape[0], *maps.shape[-2:], head.num_base_priors
+        mask = lesson.valid_cells(maps.shape[-2:])
+        if mask is None:
+            valid.append(cls.new_ones(cells).flatten())
+        else:
+            valid.append(mask[:, 0, :, :, None].expand(cells).reshape(-1).float())
+    valid = torch.cat(valid)
+    is_gfl = isinstance(head, GFLHead)
+    return DenseTargets(
+        cls=cls,
+        score=cls.sigmoid().amax(1) * valid,
+        valid=valid,
+        boxes=decode(head, outputs['box'], training=False),
+        bins=_flatten(outputs['box'], head.reg_max + 1) if is_gfl else None,
+        centerness=_flatten(outputs['centerness'], 1)[:, 0] if 'centerness' in outputs else None,
+    )
+
+
+def decode(head: nn.Module, maps: list[Tensor], training: bool) -> Tensor:
+    """Boxes in pixels ``[M, 4]`` from raw box maps, by the head's own priors and coder.
+
+    Args:
+        head: the head that made the maps.
+        maps: per level ``[B, A*4, H, W]`` (GFL: ``[B, 4*(n+1), H, W]``).
+        training: whether the head was in training mode (FCOS then leaves out the stride).
+    """
+    sizes = [tuple(x.shape[-2:]) for x in maps]
+    generator = head.prior_generator
+    priors = generator.grid_priors(sizes, dtype=torch.float32, device=maps[0].device)
+    boxes = []
+    for level, raw in enumerate(maps):
+        stride = generator.strides[level][0]
+        prior = get_box_tensor(priors[level]).repeat(raw.shape[0], 1)
+        if isinstance(head, GFLHead):
+            prior = head.anchor_center(prior)
+            value = head.integral(_flatten([raw], 4 * (head.reg_max + 1))) * stride
+        else:
+            value = _flatten([raw], 4)
+            if isinstance(head, FCOSHead) and training and head.norm_on_bbox:
+                value = value * stride
+        boxes.append(get_box_tensor(head.bbox_coder.decode(prior, value)))
+    return torch.cat(boxes)
+
+
+def _has_centerness(head: nn.Module) -> bool:
+    return hasattr(head, 'loss_centerness')
+
+
+def _flatten(maps: list[Tensor], width: int) -> Tensor:
+    """Maps ``[B, A*width, H, W]`` by level -> fp32 rows ``[M, width]``."""
+    return torch.cat([x.permute(0, 2, 3, 1).reshape(-1, width) for x in maps]).float()

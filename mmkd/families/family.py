@@ -1,0 +1,103 @@
+"""What every family answers."""
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@dataclass
+class Predictions:
+    """A model's final predictions, and what its head was told about them.
+
+    Attributes:
+        outputs: raw outputs of the head by kind, e.g. ``dict(cls=[...], box=[...])``; each value is
+            a list of maps ``[B, C, H, W]``.
+        context: whatever the head's loss needs besides its outputs (labels, image metas, ...).
+        targets: the label assignment that the student's head made, where it makes one.
+    """
+
+    outputs: dict[str, list[Tensor]] = field(default_factory=dict)
+    context: tuple = ()
+    targets: Any = None
+
+
+class Family:
+    """What a kind of model predicts, how deep to run it, and its vanilla KD.
+
+    A subclass is registered in ``mmkd.registry.FAMILIES`` and names the models it ``knows``.
+
+    Args:
+        model: a student or a teacher; only its structure is read here.
+    """
+
+    specificity = 0
+    dry_run_side = 256  # pixels; at least twice the largest stride
+
+    def __init__(self, model: nn.Module) -> None:
+        self.kind = type(model).__name__
+
+    @classmethod
+    def knows(cls, model: nn.Module) -> bool:
+        """Whether this family understands the model."""
+        raise NotImplementedError
+
+    def dummy_batch(self, model: nn.Module, device) -> tuple[Tensor, list]:
+        """A synthetic batch of 2 with one object or label each: ``[2, 3, S, S]`` and samples."""
+        raise NotImplementedError
+
+    def forward(self, model: nn.Module, inputs: Tensor, data_samples: list) -> Predictions:
+        """Runs a teacher as deep as its final predictions, calling its modules on the way."""
+        model.extract_feat(inputs)
+        return Predictions()
+
+    @contextmanager
+    def listen(self, model: nn.Module):
+        """Yields :class:`Predictions`, filled while the model's own ``loss()`` runs inside."""
+        yield Predictions()
+
+    def why_no_logits(self, model: nn.Module) -> str | None:
+        """Why the final predictions of this model cannot be taught, or ``None`` if they can."""
+        return f'{self.kind} has no final predictions that mmkd knows'
+
+    def check_pair(self, student: nn.Module, teacher: nn.Module, teacher_family) -> str | None:
+        """Why these two models' final predictions cannot be compared, or ``None``."""
+        raise NotImplementedError
+
+    def criterion(self, student: nn.Module, teacher: nn.Module, losses: dict) -> nn.Module:
+        """The vanilla KD of this family, see ``LogitKD``."""
+        raise NotImplementedError
+
+    def targets(self, teacher: nn.Module, outputs: dict, match, lesson):
+        """A teacher's raw outputs in the form that the criterion takes."""
+        return outputs
+
+    def num_classes(self, model: nn.Module) -> int | None:
+        """How many classes a model predicts, where the family knows."""
+        return None
+
+    def rename_classes(self, samples: list, match) -> list:
+        """Predicted samples with the teacher's classes numbered as the student's."""
+        raise NotImplementedError
+
+    def ground_truth_losses(self, head: nn.Module, outputs: dict, predictions: Predictions) -> dict:
+        """Losses of early predictions against the labels, by the main head's own rules."""
+        raise NotImplementedError
+
+    def valid_cells(self, model: nn.Module, size, inputs: Tensor, data_samples: list):
+        """Which cells of a ``(H, W)`` map may teach: bool ``[B, 1, H, W]``; ``None``: all."""
+        raise NotImplementedError
+
+
+@contextmanager
+def replaced(module: nn.Module, **methods):
+    """Shadows methods of one instance while the block runs."""
+    for name, method in methods.items():
+        assert name not in module.__dict__, f'{name} is already shadowed'
+        module.__dict__[name] = method
+    try:
+        yield
+    finally:
+        for name in methods:
+            del module.__dict__[name]

@@ -1,0 +1,146 @@
+"""mmseg's encoder-decoders whose head returns one map (FCN, PSP, DeepLab, SegFormer, UPer, OCR)."""
+
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from mmengine.structures import PixelData
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.segmentors.base import BaseSegmentor
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from mmkd.registry import FAMILIES
+
+from .family import Family, Predictions, replaced
+from .segmentor_criterion import SegmentorCriterion
+
+
+@FAMILIES.register_module()
+class Segmentor(Family):
+    """mmseg's segmentors; final predictions are the last decode head's logits ``[B, K, h, w]``."""
+
+    specificity = 1
+
+    @classmethod
+    def knows(cls, model: nn.Module) -> bool:
+        return isinstance(model, BaseSegmentor)
+
+    def head(self, model: nn.Module) -> nn.Module | None:
+        """The decode head whose map is the model's prediction: a cascade's last."""
+        head = getattr(model, 'decode_head', None)
+        return head[-1] if isinstance(head, nn.ModuleList) else head
+
+    def dummy_batch(self, model, device):
+        side = self.dry_run_side
+        inputs = torch.randn(2, 3, side, side, device=device)
+        meta = dict(
+            img_shape=(side, side),
+            ori_shape=(side, side),
+            pad_shape=(side, side),
+            scale_factor=(1.0, 1.0),
+            padding_size=[0, 0, 0, 0],
+            flip=False,
+        )
+        samples = []
+        for _ in range(2):
+            label = torch.zeros(1, side, side, dtype=torch.long, device=device)
+            sample = SegDataSample(metainfo=dict(meta))
+            sample.gt_sem_seg = PixelData(data=label)
+            sample.gt_edge_map = PixelData(data=label.clone())
+            samples.append(sample)
+        return inputs, samples
+
+    def forward(self, model, inputs, data_samples):
+        features = model.extract_feat(inputs)
+        if self.why_no_logits(model):
+            return Predictions()
+        heads = model.decode_head
+        if not isinstance(heads, nn.ModuleList):
+            return Predictions(outputs=dict(seg=[heads.forward(features)]))
+        logits = heads[0].forward(features)
+        for head in heads[1:]:
+            logits = head.forward(features, logits)
+        return Predictions(outputs=dict(seg=[logits]))
+
+    @contextmanager
+    def listen(self, model):
+        predictions = Predictions()
+        head = self.head(model)
+        if head is None or self.why_no_logits(model):
+            yield predictions
+            return
+        with self.listen_to_head(head, predictions):
+            yield predictions
+
+    @contextmanager
+    def listen_to_head(self, head: nn.Module, predictions: Predictions):
+        """Fills ``predictions`` with what reaches this decode head's ``loss_by_feat``."""
+        stock = head.loss_by_feat
+
+        def loss_by_feat(logits, data_samples, *args, **kwargs):
+            predictions.outputs = dict(seg=[logits])
+            predictions.context = (data_samples,)
+            return stock(logits, data_samples, *args, **kwargs)
+
+        with replaced(head, loss_by_feat=loss_by_feat):
+            yield
+
+    def is_head(self, module: nn.Module) -> bool:
+        """Whether a module is a decode head, which predicts by itself."""
+        return isinstance(module, BaseDecodeHead)
+
+    def why_no_logits(self, model):
+        head = self.head(model)
+        if not isinstance(head, BaseDecodeHead):
+            return f'{self.kind} has no decode head'
+        if type(head).loss_by_feat is not BaseDecodeHead.loss_by_feat:
+            return f'{type(head).__name__} does not predict one map of class logits'
+        return None
+
+    def num_classes(self, model):
+        return self.head(model).num_classes
+
+    def rename_classes(self, samples, match):
+        if match.theirs is None:
+            return samples
+        ours = match.ours or range(len(match.theirs))
+        for sample in samples:
+            logits = sample.seg_logits.data
+            best = match.teacher(logits, dim=0).argmax(0, keepdim=True)
+            sample.pred_sem_seg = PixelData(data=best.new_tensor(list(ours))[best])
+        return samples
+
+    def check_pair(self, student, teacher, teacher_family):
+        if not isinstance(teacher_family, Segmentor):
+            return f'the student is a segmentor, the teacher {teacher_family.kind} is not'
+        ours, theirs = self.head(student).out_channels, self.head(teacher).out_channels
+        if (ours == 1) != (theirs == 1):
+            return (
+                f'one head is binary with a single map, the other is not (student out_channels='
+                f'{ours}, teacher out_channels={theirs}); give both the same out_channels'
+            )
+        return None
+
+    def criterion(self, student, teacher, losses):
+        head = self.head(student)
+        return SegmentorCriterion(head.out_channels == 1, head.align_corners, losses)
+
+    def ground_truth_losses(self, head, outputs, predictions):
+        losses = head.loss_by_feat(outputs['seg'][0], *predictions.context)
+        return {name: value for name, value in losses.items() if 'loss' in name}
+
+    def valid_cells(self, model, size, inputs, data_samples):
+        head = self.head(model)
+        labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples])
+        labels = F.interpolate(labels.float(), size=tuple(size), mode='nearest')
+        ignored = {getattr(head, 'ignore_index', 255), _label_padding(model)}
+        valid = torch.ones_like(labels, dtype=torch.bool)
+        for value in ignored:
+            valid &= labels != value
+        return valid
+
+
+def _label_padding(model: nn.Module) -> int:
+    value: int | Tensor | None = getattr(model.data_preprocessor, 'seg_pad_val', None)
+    return 255 if value is None else int(value)

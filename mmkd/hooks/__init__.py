@@ -1,0 +1,5 @@
+"""Hooks of mmkd."""
+
+from .distill import DistillHook
+
+__all__ = ['DistillHook']

@@ -1,0 +1,42 @@
+from torch import Tensor, nn
+
+from mmkd.registry import MODELS
+
+from .functional.common import check_positive
+from .functional.feature import channel_wise_divergence
+
+
+@MODELS.register_module()
+class ChannelWiseDivergence(nn.Module):
+    """KL of each channel's softmax over cells, times tau^2 / (B * C) (CWD: Shu et al., ICCV 2021).
+
+    Blind to each channel's offset. More cells make flatter distributions: tune tau again when the
+    resolution changes.
+
+    Args:
+        tau: Temperature of both softmaxes.
+
+    Raises:
+        ValueError: If tau is not positive.
+    """
+
+    def __init__(self, tau: float = 1.0) -> None:
+        super().__init__()
+        check_positive('ChannelWiseDivergence: tau', tau)
+        self.tau = tau
+
+    def forward(
+        self, student: Tensor, teacher: Tensor, mask: Tensor | None = None, **context
+    ) -> Tensor:
+        """Compare feature or logit maps.
+
+        Args:
+            student: [B, C, H, W].
+            teacher: [B, C, H, W].
+            mask: [B, H, W] or [B, 1, H, W]; cells where it is 0 are out of both softmaxes.
+            **context: Not used.
+
+        Returns:
+            Scalar, in nats.
+        """
+        return channel_wise_divergence(student, teacher, mask, self.tau)

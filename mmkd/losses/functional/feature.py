@@ -1,0 +1,116 @@
+"""Losses between feature maps [B, C, H, W]. A mask is [B, H, W] or [B, 1, H, W]."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .common import check_layout, full_precision, mean_rows, row_weight, silence
+
+_MIN_STD = 1e-6
+
+
+@full_precision
+def feature_mse(
+    student: Tensor,
+    teacher: Tensor,
+    mask: Tensor | None = None,
+    avg_factor: Tensor | float | None = None,
+) -> Tensor:
+    """Squared difference, mean over channels and cells (FitNets: Romero et al., ICLR 2015).
+
+    Args:
+        student: [B, C, H, W] (any [B, C, ...]).
+        teacher: Like student.
+        mask: Weights of cells.
+        avg_factor: Divisor in cells; None: the sum of the mask, or the number of cells.
+
+    Returns:
+        Scalar, in squared units of the feature.
+
+    Raises:
+        ValueError: If shapes do not fit.
+    """
+    if mask is not None:
+        mask = row_weight(student, mask)
+        avg_factor = mask.sum() if avg_factor is None else avg_factor
+    student, teacher = silence(student, teacher, mask)
+    scale = 1 / max(student.shape[1], 1)
+    return mean_rows((student - teacher).square(), mask, avg_factor, scale)
+
+
+def _standardise(x: Tensor, valid: Tensor) -> Tensor:
+    """Each channel of [B, C, H, W] to mean 0 and unbiased std 1 over its valid cells.
+
+    A channel that is constant there becomes 0, without gradient: its slope has no bound.
+    """
+    dims = (0, 2, 3)
+    count = valid.sum()
+
+    def center(y: Tensor) -> Tensor:
+        return (y - y.sum(dims, keepdim=True) / count.clamp(min=1)) * valid
+
+    # The second pass removes the rounding error of the mean, which is not small beside the
+    # spread of a nearly constant channel of large values.
+    x = center(center(x * valid))
+    variance = x.square().sum(dims, keepdim=True) / (count - 1).clamp(min=1)
+    varies = variance > _MIN_STD**2
+    return torch.where(varies, x * torch.where(varies, variance, 1.0).rsqrt(), 0.0)
+
+
+@full_precision
+def pkd_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Half the mean squared difference of standardised maps (PKD: Cao et al., NeurIPS 2022).
+
+    Equals (n - 1) / n * (1 - Pearson correlation), averaged over channels, n = valid cells.
+
+    Args:
+        student: [B, C, H, W].
+        teacher: [B, C, H, W].
+        mask: Weights of cells; mean and std are taken over the cells where it is not 0.
+
+    Returns:
+        Scalar, without unit.
+
+    Raises:
+        ValueError: If shapes do not fit.
+    """
+    check_layout('pkd_loss', student, 4, '[B, C, H, W]')
+    mask = torch.ones_like(student[:, :1]) if mask is None else row_weight(student, mask)
+    student, teacher = silence(student, teacher, mask)
+    valid = (mask != 0).to(student.dtype)
+    gap = _standardise(student, valid) - _standardise(teacher, valid)
+    return mean_rows(gap.square(), mask, mask.sum(), scale=0.5 / max(student.shape[1], 1))
+
+
+@full_precision
+def channel_wise_divergence(
+    student: Tensor, teacher: Tensor, mask: Tensor | None = None, tau: float = 1.0
+) -> Tensor:
+    """KL of each channel's softmax over cells, times tau^2 / (B * C) (CWD: Shu et al., ICCV 2021).
+
+    Args:
+        student: [B, C, H, W].
+        teacher: [B, C, H, W].
+        mask: Cells where it is 0 are out of both softmaxes; an image with none left adds 0.
+        tau: Temperature.
+
+    Returns:
+        Scalar, in nats.
+
+    Raises:
+        ValueError: If shapes do not fit.
+    """
+    check_layout('channel_wise_divergence', student, 4, '[B, C, H, W]')
+    out = torch.zeros_like(student[:, :1], dtype=torch.bool)
+    if mask is not None:
+        out = row_weight(student, mask) == 0
+    out = out.flatten(2)
+    # The lowest finite number has probability 0 as -inf has, but no inf - inf in any gradient.
+    lowest = torch.finfo(student.dtype).min
+
+    def log_probabilities(x: Tensor) -> Tensor:
+        return F.log_softmax((x.flatten(2) / tau).masked_fill(out, lowest), dim=2)
+
+    log_s, log_t = log_probabilities(student), log_probabilities(teacher)
+    divergence = (log_t.exp() * (log_t - log_s)).sum()
+    return tau**2 * divergence / max(student.shape[0] * student.shape[1], 1)

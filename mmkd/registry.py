@@ -1,0 +1,80 @@
+"""mmkd's registries: children of mmengine's, scope ``mmkd``.
+
+A type written as ``mmkd.Name`` in any config is found here, and types inside ``terms`` and
+``exits`` are looked up here first.
+"""
+
+import difflib
+
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import DefaultScope, Registry
+from torch import nn
+
+MODELS = Registry(
+    'model',
+    parent=MMENGINE_MODELS,
+    scope='mmkd',
+    locations=[
+        'mmkd.distillers',
+        'mmkd.terms',
+        'mmkd.exits',
+        'mmkd.losses',
+        'mmkd.adapters',
+        'mmkd.regions',
+    ],
+)
+FAMILIES = Registry('family', scope='mmkd', locations=['mmkd.families'])
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmkd', locations=['mmkd.hooks'])
+
+
+def build(cfg: dict, where: str, **extra) -> nn.Module:
+    """Builds one loss, adapter, region, term or exit; an unknown type or argument is one line.
+
+    Args:
+        cfg: its config with ``type``; types resolve in mmkd's registry first.
+        where: what is being built, named in errors.
+        **extra: further constructor arguments.
+
+    Raises:
+        ValueError: for anything the config gets wrong.
+    """
+    if not isinstance(cfg, dict) or 'type' not in cfg:
+        raise ValueError(f'{where}: {cfg!r} must be a dict with a type')
+    cfg = {k: v for k, v in cfg.items() if k != '_scope_'}
+    kind = cfg['type']
+    if isinstance(kind, str):
+        MODELS.import_from_location()
+        known = list(MODELS.module_dict)
+        if '.' not in kind and kind not in known:
+            near = difflib.get_close_matches(kind, known, n=3) or sorted(known)
+            raise ValueError(f'{where}: unknown type {kind!r}; nearest: {", ".join(near)}')
+    try:
+        return MODELS.build(dict(cfg, **extra, _scope_='mmkd'))
+    except (TypeError, KeyError, ImportError) as error:
+        reason = ' '.join(str(error).split())
+        raise ValueError(f'{where}: cannot build {kind!r}: {reason}') from error
+    except ValueError as error:
+        raise ValueError(f'{where}: {error}') from error
+
+
+def build_in_scope(cfg: dict, what: str) -> nn.Module:
+    """Builds a stock model in its own library's scope.
+
+    Raises:
+        ValueError: if it cannot be built.
+    """
+    cfg = dict(cfg)
+    scope = cfg.pop('_scope_', None)
+    if scope is None:
+        current = DefaultScope.get_current_instance()
+        scope = current.scope_name if current else None
+    if scope in (None, 'mmengine', 'mmkd'):
+        raise ValueError(
+            f"{what}: in which library is {cfg.get('type')!r}? set default_scope='mmdet' (or "
+            "'mmseg') in the config"
+        )
+    try:
+        return MMENGINE_MODELS.build(dict(cfg, _scope_=scope))
+    except (TypeError, KeyError) as error:
+        raise ValueError(f'{what}: cannot be built: {" ".join(str(error).split())}') from error

@@ -1,0 +1,49 @@
+"""Vanilla KD: the family's own final predictions."""
+
+from torch import Tensor, nn
+
+from mmkd.registry import MODELS
+
+from .term import Term, full_precision, shape_of
+
+
+@MODELS.register_module()
+class LogitKD(Term):
+    """Vanilla logit distillation (Hinton et al., 2015), as the family of the student has it.
+
+    Segmentors: pixel-wise KL, ``loss_seg``. Dense detectors: ``loss_cls``, ``loss_bbox``, for GFL
+    ``loss_dfl``, for FCOS and ATSS ``loss_centerness``.
+
+    Args:
+        teacher: which teacher, where several are named.
+        weight: a number.
+        schedule: ``dict(begin=0, warmup=0, end=None, fade=0)`` in iterations.
+        **losses: overrides of the family's losses by name, such as
+            ``loss_cls=dict(type='BinaryKLDivergence', loss_weight=2.0)``; ``None`` drops one.
+
+    Raises:
+        ValueError: if the two models' predictions cannot be compared.
+    """
+
+    uses_logits = True
+    uses_predictions = True
+
+    def __init__(self, teacher=None, weight=1.0, schedule=None, **losses):
+        super().__init__(weight, schedule, teacher)
+        if isinstance(self.weight, list):
+            raise ValueError(f'weight={weight!r} must be one number for LogitKD')
+        self._losses = losses
+        self.criterion = nn.Module()
+
+    def prepare(self, rehearsal) -> None:
+        self.criterion = rehearsal.criterion(self, self._losses)
+        maps = [x for kind in rehearsal.student.predictions.outputs.values() for x in kind]
+        self.shapes = [f'predictions {shape_of(maps[0])}'] if maps else []
+
+    def forward(self, lesson) -> dict[str, Tensor]:
+        outputs = lesson.outputs(self.name, lesson.student.predictions)
+        with full_precision(lesson.inputs):
+            losses = self.criterion(
+                outputs, lesson.targets(self.teacher), lesson.match(self.teacher), lesson
+            )
+        return {name: value * self.weight for name, value in losses.items()}
