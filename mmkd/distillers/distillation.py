@@ -105,17 +105,6 @@ class Distillation(nn.Module):
         """Terms and exits by the user's names, ``terms.kd`` or ``exits.neck``."""
         return {f'{part.kind}s.{part.name}': part for part in self.parts}
 
-    def judge_teacher(self, student: nn.Module, name: str | None = None) -> None:
-        """From here on ``student.predict`` is the teacher's, by the path that teaches.
-
-        Raises:
-            ValueError: if there is no such teacher.
-        """
-        if not self.teachers or name not in self.teachers:
-            names = [n for n in (self.teachers or {}) if n is not None]
-            raise ValueError(f'no teacher {name!r} to judge; there is {names or "one, unnamed"}')
-        student.__dict__['predict'] = self.teachers[name].predict
-
     def _apply(self, fn, recurse=True):
         for teacher in (self.teachers or {}).values():
             teacher.model._apply(fn)

@@ -97,6 +97,23 @@ class Distilled:
         losses.update(distillation.teach(self, inputs, data_samples, heard))
         return losses
 
+    def judge_teacher(self, student_classes, name: str | None = None) -> None:
+        """From here on ``predict`` gives the teacher's predictions, by the path that teaches.
+
+        Args:
+            student_classes: class names of the data that judges.
+            name: which teacher, where several are named.
+
+        Raises:
+            ValueError: if there is no such teacher, or its classes cannot be matched.
+        """
+        teachers = self.distillation.teachers or {}
+        if name not in teachers:
+            known = [n for n in teachers if n is not None]
+            raise ValueError(f'no teacher {name!r} to judge; there is {known or "none"}')
+        teachers[name].start(student_classes)
+        self.__dict__['predict'] = teachers[name].predict
+
     def init_weights(self) -> None:
         """The student's own initialisation, then its starting point."""
         super().init_weights()

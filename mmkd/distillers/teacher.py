@@ -124,7 +124,7 @@ class Teacher:
         capture = Capture(self.model, taps, f'teacher {self.title!r}')
         with capture:
             result = self.family.forward(self.model, inputs, data_samples)
-        self.firings = {tap: capture.count(tap) for tap in taps}
+        self.firings = {tap: len(capture.calls(tap)) for tap in taps}
         return Heard(capture, result)
 
     @torch.no_grad()

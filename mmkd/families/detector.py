@@ -5,6 +5,7 @@ import torch
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
+from mmengine.dist import get_world_size
 from mmengine.structures import InstanceData, PixelData
 from torch import nn
 
@@ -72,7 +73,8 @@ class Detector(Family):
         height, width = inputs.shape[-2:]
         ys = torch.arange(size[0], device=inputs.device) * (height / size[0])
         xs = torch.arange(size[1], device=inputs.device) * (width / size[1])
-        masks, whole = [], True
+        # every rank passes a mask or none: losses count its cells together
+        masks, whole = [], get_world_size() == 1
         for sample in data_samples:
             image_height, image_width = sample.img_shape[:2]
             ignored = getattr(sample, 'ignored_instances', None)

@@ -180,9 +180,9 @@ class Capture:
         """The tensors at an address, in order."""
         return tap.pick(self._calls[tap], self._modules[tap], where or self.where)
 
-    def count(self, tap: Tap) -> int:
-        """How often a tap fired."""
-        return len(self._calls[tap])
+    def calls(self, tap: Tap) -> list:
+        """What a tapped module gave, call by call."""
+        return self._calls[tap]
 
     def changed_in_place(self) -> frozenset[str]:
         """Addresses whose tensors were written to after they were caught."""

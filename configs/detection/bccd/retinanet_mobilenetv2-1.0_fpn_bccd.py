@@ -1,0 +1,24 @@
+"""The teacher: MobileNetV2-1.0 with ImageNet weights."""
+_base_ = [
+    '../../_base_/models/retinanet_mobilenetv2_fpn.py',
+    '../../_base_/datasets/bccd_detection.py',
+    '../../_base_/schedules/adamw_500i.py',
+    '../../_base_/default_runtime_det.py'
+]
+
+model = dict(
+    backbone=dict(
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='data/weights/mobilenet_v2_1.0_imagenet_mmdet.pth')))
+
+max_iters = 700
+train_cfg = dict(max_iters=max_iters)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', eta_min=0., by_epoch=False, begin=50, end=max_iters)
+]
+train_dataloader = dict(batch_size=8)
+optim_wrapper = dict(
+    optimizer=dict(lr=1e-3),
+    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.5))))

@@ -1,0 +1,57 @@
+"""Packaging of mmkd: what it supports. What it was tested with is in constraints.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+# The supported ranges, each stated here and nowhere else.
+SUPPORTED = {
+    'python': '>=3.10,<3.13',
+    'torch': '>=2.5',
+    'numpy': '>=1.24,<3',
+    'safetensors': '>=0.4',
+    'rich': '>=13',
+    'onedl-mmengine': '>=0.10.12,<0.11',
+    'onedl-mmcv': '>=2.3.6,<2.4',
+    'onedl-mmdetection': '>=3.5.1,<4',
+    'onedl-mmsegmentation': '>=1.4.2,<2',
+    'pandas': '>=2',
+    'pytest': '>=8',
+    'ruff': '>=0.17',
+    'scikit-learn': '>=1.5',
+    'matplotlib': '>=3.8',
+}
+
+
+def ranged(*names: str) -> list[str]:
+    """Write requirements with their supported ranges."""
+    return [name + SUPPORTED[name] for name in names]
+
+
+# mmengine, mmcv, mmdet and mmseg exist twice under the same import names: OpenMMLab's own releases
+# and their maintained continuation (onedl-*). A hard requirement on either would overwrite the
+# other in a user's environment, so only the extras name them.
+DET = ranged('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection')
+SEG = ranged('onedl-mmengine', 'onedl-mmcv', 'onedl-mmsegmentation')
+
+version = {}
+exec((ROOT / 'mmkd' / 'version.py').read_text(), version)
+
+setup(
+    name='mmkd',
+    version=version['__version__'],
+    description='Knowledge distillation for dense prediction on the OpenMMLab stack',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    packages=find_packages(include=['mmkd', 'mmkd.*']),
+    python_requires=SUPPORTED['python'],
+    install_requires=ranged('torch', 'numpy', 'safetensors', 'rich'),
+    extras_require=dict(
+        det=DET,
+        seg=SEG,
+        all=sorted({*DET, *SEG}),
+        dev=ranged('pytest', 'ruff', 'scikit-learn', 'matplotlib', 'pandas'),
+    ),
+)

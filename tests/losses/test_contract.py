@@ -1,0 +1,170 @@
+"""What holds for every registered loss: precision, masks, empty input, messages."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import mmkd.losses
+from mmkd.losses import __all__ as names
+from mmkd.losses import functional
+from mmkd.losses.functional.common import full_precision
+from mmkd.registry import MODELS
+
+MAPS = ('KLDivergence', 'BinaryKLDivergence', 'KDQualityFocalLoss', 'FeatureMSE', 'PKDLoss')
+MAPS = (*MAPS, 'ChannelWiseDivergence')
+
+
+def build(name):
+    return MODELS.build(dict(type=f'mmkd.{name}'))
+
+
+def shape_of(name, rows=2):
+    return (rows, 3, 4, 5) if name in MAPS else (rows * 20, 4)
+
+
+def sample(name):
+    x = torch.randn(shape_of(name))
+    return x.sort(dim=1).values if name == 'BoxKDLoss' else x
+
+
+def mask_of(shape):
+    return torch.rand(shape[0], *shape[2:]) > 0.5
+
+
+def test_all_are_registered():
+    for name in names:
+        assert type(build(name)) is getattr(mmkd.losses, name)
+
+
+@pytest.mark.parametrize('autocast', [False, True])
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('masked', [False, True])
+@pytest.mark.parametrize('name', names)
+def test_half_precision_at_large_magnitude(name, masked, dtype, autocast):
+    shape = shape_of(name)
+    student = (1e4 * sample(name)).to(dtype).requires_grad_()
+    teacher = (1e4 * sample(name)).to(dtype)
+    context = dict(mask=mask_of(shape)) if masked else {}
+    with torch.autocast('cpu', dtype=dtype, enabled=autocast):
+        loss = build(name)(student, teacher, **context)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.isfinite() and loss > 0
+    assert student.grad.isfinite().all()
+    exact = build(name)(student.detach().float(), teacher.float(), **context)
+    assert torch.equal(loss.detach(), exact)
+
+
+def test_full_precision_reaches_what_autocast_lowers():
+    @full_precision
+    def product(student, teacher):
+        return (student @ teacher).sum()
+
+    x, y = torch.full((1, 1), 1.001), torch.full((1, 1), 3.0)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert (x @ y).dtype == torch.bfloat16
+        assert product(x, y).item() == pytest.approx(3.003)
+        assert torch.is_autocast_enabled('cpu')
+
+
+@pytest.mark.parametrize('bad', [float('nan'), float('inf'), -float('inf')])
+@pytest.mark.parametrize('name', names)
+def test_what_the_mask_leaves_out_cannot_be_felt(name, bad):
+    shape = shape_of(name)
+    mask = mask_of(shape)
+    student, teacher = sample(name), sample(name)
+    out = ~mask.unsqueeze(1)
+    results = []
+    for fill in (0.0, bad):
+        x = student.masked_fill(out, fill).requires_grad_()
+        loss = build(name)(x, teacher.masked_fill(out, fill), mask=mask)
+        loss.backward()
+        assert torch.equal(x.grad.masked_fill(~out, 0), torch.zeros(shape))
+        results.append((loss.detach(), x.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+    assert results[0][1].abs().sum() > 0
+
+
+@pytest.mark.parametrize('fill', [1.0, float('nan'), float('inf')])
+@pytest.mark.parametrize('name', names)
+def test_nothing_valid_gives_zero_with_a_graph(name, fill):
+    student = torch.full(shape_of(name), fill, requires_grad=True)
+    mask = torch.zeros(shape_of(name)[:1] + shape_of(name)[2:])
+    loss = build(name)(student, torch.randn(shape_of(name)), mask=mask)
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(student.grad, torch.zeros_like(student))
+
+
+@pytest.mark.parametrize('masked', [False, True])
+@pytest.mark.parametrize('name', names)
+def test_no_rows_give_zero_with_a_graph(name, masked):
+    shape = shape_of(name, rows=0)
+    student = torch.zeros(shape, requires_grad=True)
+    context = dict(mask=mask_of(shape)) if masked else {}
+    loss = build(name)(student, torch.zeros(shape), **context)
+    loss.backward()
+    assert loss.item() == 0 and student.grad.shape == shape
+
+
+@pytest.mark.parametrize('name', names)
+def test_full_mask_is_no_mask(name):
+    shape = shape_of(name)
+    student, teacher = sample(name), sample(name)
+    loss = build(name)
+    full = torch.ones(shape[0], *shape[2:], dtype=torch.bool)
+    torch.testing.assert_close(loss(student, teacher, mask=full), loss(student, teacher))
+
+
+@pytest.mark.parametrize('name', names)
+def test_shapes_that_do_not_fit(name):
+    shape = shape_of(name)
+    other = (shape[0], shape[1] + 1, *shape[2:])
+    with pytest.raises(ValueError) as error:
+        build(name)(torch.zeros(shape), torch.zeros(other))
+    message = str(error.value)
+    assert str(shape) in message and str(other) in message and '\n' not in message
+    wrong = (shape[0] + 1, *shape[2:])
+    with pytest.raises(ValueError) as error:
+        build(name)(torch.zeros(shape), torch.zeros(shape), mask=torch.ones(wrong))
+    message = str(error.value)
+    assert str(shape) in message and str(wrong) in message and '\n' not in message
+
+
+@pytest.mark.parametrize('name', names)
+def test_unknown_context_is_ignored_and_the_teacher_has_no_gradient(name):
+    student = sample(name).requires_grad_()
+    teacher = sample(name).requires_grad_()
+    build(name)(student, teacher, labels=None).backward()
+    assert teacher.grad is None and student.grad is not None
+
+
+def test_functional_imports_torch_only():
+    """Every module that the pure functions name is torch, the standard library or their own."""
+    files = list(Path(functional.__file__).parent.glob('*.py'))
+    assert len(files) >= 5
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            modules = []
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                modules = [node.module]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 1, f'{file.name} reaches outside its folder'
+            for module in modules:
+                root = module.split('.')[0]
+                assert root == 'torch' or root in sys.stdlib_module_names, (file.name, module)
+
+
+def test_importing_the_losses_needs_neither_mmdet_nor_mmseg():
+    code = (
+        'import sys; import mmkd.losses; '
+        "sys.exit(any(m.split('.')[0] in ('mmdet', 'mmseg') for m in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0

@@ -1,0 +1,197 @@
+"""tools/compare.py: statistics, what is never repeated, what is resumed."""
+
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mmengine.config import Config
+
+KILL_ONCE = """
+import os
+import signal
+from pathlib import Path
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class KillOnce(Hook):
+    def __init__(self, marker):
+        self.marker = Path(marker)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 3 and not self.marker.exists():
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def _record(config: str, seed: int, score: float, **extra) -> dict:
+    record = dict(
+        config=config,
+        config_hash=config,
+        teacher_sha256=None,
+        seed=seed,
+        split='test',
+        metric='mIoU',
+        score=score,
+        metrics={'mIoU': score, 'aAcc': 2 * score},
+        curve=[[10, score - 2], [20, score]],
+        commit='abc1234',
+        dirty=False,
+        minutes=2.0 + seed,
+        machine=dict(cpu='a cpu', threads=1, torch='2.13.0'),
+        finished='2026-01-01T00:00:00+00:00',
+    )
+    return record | extra
+
+
+def _write(out: Path, *records: dict) -> None:
+    for record in records:
+        path = out / f'{record["config"]}_seed{record["seed"]}.json'
+        path.write_text(json.dumps(record))
+
+
+def test_paired_difference_against_a_written_out_example(load_tool):
+    report = load_tool('_compare_report')
+    alone = {0: 20.0, 1: 21.0, 2: 19.0, 3: 20.0, 9: 99.0}
+    taught = {0: 22.0, 1: 22.0, 2: 22.0, 3: 22.0, 7: 0.0}
+    # Over the shared seeds 0-3 the differences are 2, 1, 3, 2: mean 2, squares around it 2,
+    # variance 2/3, standard error sqrt(2/3) / 2; t(0.975, 3) = 3.182446.
+    found = report.paired_difference(taught, alone)
+    assert found['pairs'] == 4 and found['diff'] == 2.0 and found['clear'] is True
+    assert found['diff_se'] == pytest.approx(0.4082483, abs=1e-7)
+    assert found['low'] == pytest.approx(2 - 3.182446 * 0.4082483, abs=1e-6)
+    assert found['high'] == pytest.approx(2 + 3.182446 * 0.4082483, abs=1e-6)
+
+    assert report.paired_difference({0: 1.0, 1: 2.0}, {0: 0.0, 1: 3.0})['clear'] is False
+    single = report.paired_difference({0: 1.0}, {0: 0.5})
+    assert single['diff'] == 0.5 and math.isnan(single['diff_se']) and single['clear'] is None
+    assert report.paired_difference({0: 1.0}, {1: 1.0})['pairs'] == 0
+
+
+def test_report_is_rebuilt_from_results(load_tool, tmp_path):
+    compare = load_tool('compare')
+    _write(tmp_path, *(_record('alone', s, 20.0 + s) for s in (0, 1, 2)))
+    _write(tmp_path, *(_record('taught', s, 23.0 + 2 * s) for s in (0, 1)))
+    arguments = ['alone.py', 'taught.py', '--report-only', '--out', str(tmp_path)]
+    compare.main(compare.parse_args(arguments))
+
+    summary = pd.read_csv(tmp_path / 'summary.csv').set_index('config')
+    assert summary.loc['alone', ['n', 'mean', 'minutes']].tolist() == [3, 21.0, 3.0]
+    assert summary.loc['taught', ['n', 'pairs', 'diff', 'diff_se']].tolist() == [2, 2, 3.5, 0.5]
+    assert len(pd.read_csv(tmp_path / 'runs.csv')) == 5
+    text = (tmp_path / 'summary.md').read_text()
+    assert '| taught | 2 | 24.00 | 1.00 | +3.50 | 0.50 |' in text
+    assert 'abc1234' in text and 'seeds: 0, 1, 2' in text and 'torch 2.13.0' in text
+    for name in ('scores.png', 'curves.png'):
+        assert (tmp_path / name).stat().st_size > 5000
+
+    compare.main(compare.parse_args([*arguments, '--metric', 'aAcc', '--baseline', 'taught']))
+    assert pd.read_csv(tmp_path / 'summary.csv').set_index('config').loc['alone', 'mean'] == 42.0
+
+
+def test_results_of_different_configs_are_not_averaged(load_tool, tmp_path):
+    _write(tmp_path, _record('a', 0, 1.0), _record('a', 1, 2.0, config_hash='other'))
+    with pytest.raises(ValueError, match='differ in their config_hash'):
+        load_tool('_compare_report').read_records(tmp_path, [])
+
+
+def test_hash_knows_the_config_and_not_the_machine_or_the_seed(load_tool, tmp_path, monkeypatch):
+    config_hash = load_tool('_compare_run').config_hash
+
+    def hashed(**changes) -> str:
+        cfg = dict(model=dict(type='A', width=4), data='data/x', randomness=dict(seed=0))
+        return config_hash(Config(cfg | changes))
+
+    monkeypatch.chdir(tmp_path)
+    assert hashed() == hashed(work_dir='w', randomness=dict(seed=5), data=f'{tmp_path}/data/x')
+    assert hashed() != hashed(model=dict(type='A', width=8))
+    assert hashed() != hashed(randomness=dict(seed=0, deterministic=True))
+
+
+def test_teacher_files_are_hashed(load_tool, tmp_path):
+    run = load_tool('_compare_run')
+    (tmp_path / 'a.pth').write_bytes(b'a')
+    digest = 'ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb'
+    file = dict(config='c.py', checkpoint=str(tmp_path / 'a.pth'))
+    published = dict(config='c.py', checkpoint='published')
+
+    def hashed(teacher):
+        return run.teacher_hash(Config(dict(model=dict(teacher=teacher))))
+
+    assert hashed(file) == digest
+    assert hashed(published) is None and hashed(None) is None
+    assert hashed(dict(big=file, small=published)) == {'big': digest}
+
+
+def test_runs_go_seed_by_seed_and_stale_results_are_refused(load_tool, write_config, tmp_path):
+    compare = load_tool('compare')
+    configs = [str(write_config('det', name)) for name in ('one', 'two')]
+    out = tmp_path / 'out'
+    out.mkdir()
+    args = compare.parse_args([*configs, '--seeds', '3', '1', '--out', str(out)])
+    runs = compare.plan(args)
+    assert [r.name for r in runs] == ['one seed 3', 'two seed 3', 'one seed 1', 'two seed 1']
+
+    _write(out, _record('two', 1, 1.0))
+    with pytest.raises(ValueError, match=r'two_seed1\.json'):
+        compare.settle_stale(runs, rerun=False)
+    compare.settle_stale(runs, rerun=True)
+    assert not list(out.glob('*.json'))
+
+    same = compare.plan(compare.parse_args([configs[0], '--seeds', '8', '--out', str(out)]))[0]
+    _write(out, _record('one', 8, 1.0, **same.identity))
+    assert same.stale() is None
+
+
+def test_remaining_time_comes_from_the_same_config(load_tool, write_config, tmp_path):
+    compare = load_tool('compare')
+    configs = [str(write_config('det', name)) for name in ('fast', 'slow', 'new')]
+    runs = compare.plan(compare.parse_args([*configs, '--seeds', '0', '--out', str(tmp_path)]))
+    known = dict(fast=[1.0, 3.0], slow=[10.0])
+    assert compare.remaining_minutes(runs, known, 1) == pytest.approx(2 + 10 + 14 / 3)
+    assert compare.remaining_minutes(runs[:1], known, 4) == 2.0
+    assert compare.remaining_minutes([], known, 2) == 0.0
+
+
+def test_killed_run_is_named_and_resumed_and_finished_run_is_not_repeated(
+    load_tool, write_config, tmp_path, capfd, monkeypatch
+):
+    (tmp_path / 'kill_once.py').write_text(KILL_ONCE)
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+    extra = f"""
+custom_imports = dict(imports=['kill_once'])
+custom_hooks = [dict(type='KillOnce', marker='{tmp_path}/killed')]
+"""
+    config, out = write_config('det', extra=extra), tmp_path / 'out'
+    compare = load_tool('compare')
+    args = compare.parse_args([str(config), '--seeds', '4', '--out', str(out)])
+    with pytest.raises(SystemExit) as stopped:
+        compare.main(args)
+    printed = capfd.readouterr()
+    assert stopped.value.code == 1 and 'failed: toy seed 4' in printed.err
+    assert 'exit code -9' in printed.out
+    assert not (out / 'toy_seed4.json').exists()
+
+    compare.main(args)
+    log = (out / 'runs/toy/seed4/train.log').read_text()
+    assert log.count('resumed epoch: 0, iter: 2') == 1
+    record = json.loads((out / 'toy_seed4.json').read_text())
+    assert [step for step, _ in record['curve']] == [2, 4]
+    assert record['seed'] == 4 and record['metric'] == 'coco/bbox_mAP' and record['minutes'] > 0
+    assert record['score'] == 100 * record['metrics']['coco/bbox_mAP']
+    assert str(tmp_path) not in json.dumps(record)
+
+    monkeypatch.setattr(load_tool('_compare_run').Run, '__call__', None)
+    compare.main(args)
+    assert '1 runs, 1 of them finished before' in capfd.readouterr().out
+
+    config.write_text(config.read_text().replace('lr=0.01', 'lr=0.02'))
+    with pytest.raises(ValueError, match=r'toy_seed4\.json.*--rerun'):
+        compare.main(args)

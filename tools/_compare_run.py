@@ -1,0 +1,315 @@
+"""One run of a comparison: a config with a seed, trained and tested by processes of their own."""
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+from _common import ROOT
+from mmengine.config import Config, DictAction
+
+_HEARTBEAT = 2.0  # seconds between two notes of the time spent
+# Metrics that a reader expects, in order; those in 0..1 are reported in points, 0..100.
+_MAIN_METRICS = ('coco/bbox_mAP', 'mIoU', 'pascal_voc/mAP', 'coco_panoptic/PQ', 'coco/segm_mAP')
+_FRACTIONS = ('coco/', 'pascal_voc/')
+_reading = threading.Lock()  # mmengine imports a config through the global module table
+
+
+def sha256(path: Path) -> str:
+    """Hash a file."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def resolve(config: Path, options: list[str]) -> Config:
+    """Read a config and apply ``--cfg-options``."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--options', nargs='*', action=DictAction)
+    with _reading:
+        cfg = Config.fromfile(config)
+    cfg.merge_from_dict(parser.parse_args(['--options', *options]).options)
+    return cfg
+
+
+def config_hash(cfg: Config) -> str:
+    """Hash what a config means: sorted keys, no work dir, no seed, no path of this machine."""
+    content = cfg.to_dict()
+    for key in ('work_dir', 'launcher', 'resume'):
+        content.pop(key, None)
+    content['randomness'] = {k: v for k, v in content.get('randomness', {}).items() if k != 'seed'}
+    text = json.dumps(content, sort_keys=True, default=lambda value: getattr(value, '__name__', ''))
+    for folder in (ROOT, Path.cwd()):
+        text = text.replace(f'{folder}{os.sep}', '')
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def teacher_hash(cfg: Config) -> str | dict[str, str] | None:
+    """Hash the teacher's weights where they are a file; several teachers give a dict."""
+    teacher = cfg.model.get('teacher')
+    if not isinstance(teacher, dict):
+        return None
+    single = 'config' in teacher or 'checkpoint' in teacher
+    hashes = {}
+    for name, source in ({'': teacher} if single else teacher).items():
+        path = source.get('checkpoint') if isinstance(source, dict) else None
+        if path and Path(path).is_file():
+            hashes[name] = sha256(Path(path))
+    return hashes.get('') if single else hashes or None
+
+
+def _identify(cfg: Config) -> dict:
+    return dict(config_hash=config_hash(cfg), teacher_sha256=teacher_hash(cfg))
+
+
+def main_metric(metrics: dict) -> str:
+    """Pick the metric that stands for a run: the best known one, else the first."""
+    return next((key for key in _MAIN_METRICS if key in metrics), next(iter(metrics)))
+
+
+def in_points(metric: str, value: float) -> float:
+    """Convert a metric to points, 0..100."""
+    return 100 * value if metric.startswith(_FRACTIONS) else value
+
+
+def read_curve(run_dir: Path, metric: str) -> list[list[float]]:
+    """Read ``[iteration, points]`` of each validation; a resumed run has several logs."""
+    curve = {}
+    for log in sorted(run_dir.glob('*/vis_data/scalars.json')):
+        for line in log.read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):  # the last line of a killed run
+                entry = json.loads(line)
+                if metric in entry:
+                    curve[entry['step']] = in_points(metric, entry[metric])
+    return [[step, curve[step]] for step in sorted(curve)]
+
+
+def describe_machine() -> dict:
+    """Say on what a run was trained."""
+    info = Path('/proc/cpuinfo')
+    lines = info.read_text().splitlines() if info.is_file() else []
+    models = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
+    machine = dict(
+        cpu=models[0] if models else platform.processor() or platform.machine(),
+        threads=int(_environment()['OMP_NUM_THREADS']),
+        torch=torch.__version__,
+    )
+    if torch.cuda.is_available():
+        machine['gpu'] = torch.cuda.get_device_name()
+    return machine
+
+
+def describe_commit() -> tuple[str | None, bool]:
+    """Give the repository's short commit and whether tracked files differ from it."""
+
+    def git(*args: str) -> str:
+        done = subprocess.run(['git', '-C', str(ROOT), *args], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ''
+
+    head = git('rev-parse', '--short', 'HEAD')
+    return head or None, bool(git('status', '--porcelain', '--untracked-files=no'))
+
+
+def _environment() -> dict[str, str]:
+    return {'OMP_NUM_THREADS': '1', **os.environ}
+
+
+class RunFailedError(Exception):
+    """A training or test process ended with an error."""
+
+
+@dataclass(eq=False)
+class Run:
+    """A config with a seed.
+
+    Args:
+        config (Path): The config file.
+        seed (int): Becomes ``randomness.seed``.
+        options (list[str]): ``KEY=VALUE`` as given to ``--cfg-options``.
+        out (Path): Folder of the result files.
+        run_dir (Path): The run's own work dir.
+        split (str): ``'test'`` or ``'val'``, what the final checkpoint is scored on.
+        metric (str | None): The metric that stands for the run; ``None`` picks a known one.
+    """
+
+    config: Path
+    seed: int
+    options: list[str]
+    out: Path
+    run_dir: Path
+    split: str = 'test'
+    metric: str | None = None
+
+    def __post_init__(self) -> None:
+        self.name = f'{self.config.stem} seed {self.seed}'
+        self.result = self.out / f'{self.config.stem}_seed{self.seed}.json'
+        self.cfg = resolve(self.config, self.options)
+        self.identity = _identify(self.cfg)
+        self.process: subprocess.Popen | None = None
+
+    def stale(self) -> Path | None:
+        """Return the result or work dir that another config, teacher or split has left here."""
+        for file, place in ((self.result, self.result), (self._note, self.run_dir)):
+            if file.is_file() and self._differs(json.loads(file.read_text())):
+                return place
+        return None
+
+    def _differs(self, found: dict) -> bool:
+        teacher = self.identity['teacher_sha256']
+        return (
+            found['config_hash'] != self.identity['config_hash']
+            or found.get('split', self.split) != self.split
+            # A result stays valid on a machine that does not hold the teacher's file.
+            or (teacher is not None and found['teacher_sha256'] != teacher)
+        )
+
+    def discard(self) -> None:
+        """Delete the result and the work dir."""
+        self.result.unlink(missing_ok=True)
+        shutil.rmtree(self.run_dir, ignore_errors=True)
+
+    def __call__(self) -> dict:
+        """Train (on from the last checkpoint, if there is one), test once, write the result.
+
+        Raises:
+            RunFailedError: A process ended with an error, or another one works in this work dir,
+                or the config or the teacher's file was changed while the run waited.
+        """
+        if _identify(resolve(self.config, self.options)) != self.identity:
+            raise RunFailedError('its config or teacher file changed while it waited: start again')
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        with self._locked() as lock:
+            note = self._read_note()
+            commit, dirty = describe_commit()
+            if not note['trained']:
+                self._train(note, lock)
+            metrics = self._test(lock)
+        metric = self.metric or main_metric(metrics)
+        if metric not in metrics:
+            raise RunFailedError(f'no metric {metric!r} among {", ".join(metrics)}: see --metric')
+        record = dict(
+            config=self.config.stem,
+            **self.identity,
+            seed=self.seed,
+            split=self.split,
+            metric=metric,
+            score=in_points(metric, metrics[metric]),
+            metrics=metrics,
+            curve=read_curve(self.run_dir, metric),
+            commit=commit,
+            dirty=dirty,
+            minutes=round(note['seconds'] / 60, 2),
+            machine=describe_machine(),
+            finished=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        )
+        _write_json(self.result, record)
+        return record
+
+    @property
+    def _note(self) -> Path:
+        return self.run_dir / 'run.json'
+
+    def _read_note(self) -> dict:
+        if self._note.is_file():
+            return json.loads(self._note.read_text())
+        note = dict(**self.identity, seconds=0.0, trained=False)
+        _write_json(self._note, note)
+        return note
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[int]:
+        # The processes inherit the lock: one that outlived a killed comparison still holds it.
+        with (self.run_dir / 'lock').open('w') as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunFailedError(f'another process still works in {self.run_dir}') from error
+            yield lock.fileno()
+
+    def checkpoint(self) -> Path | None:
+        """Return the run's last checkpoint, if there is a whole one."""
+        pointer = self.run_dir / 'last_checkpoint'
+        if not pointer.is_file():
+            return None
+        path = self.run_dir / Path(pointer.read_text().strip()).name
+        return path if path.is_file() else None
+
+    def _train(self, note: dict, lock: int) -> None:
+        # Validations are logged by iteration under both loops, so that curves share an axis.
+        options = ['default_hooks.logger.log_metric_by_epoch=False']
+        if 'logger' not in self.cfg.get('default_hooks', {}):
+            options.append('default_hooks.logger.type=LoggerHook')
+        arguments = ['--work-dir', str(self.run_dir)]
+        checkpoint = self.checkpoint()
+        if checkpoint is not None:
+            arguments += ['--resume', str(checkpoint)]
+        for seconds in self._process('train', arguments, options, lock):
+            note['seconds'] += seconds
+            _write_json(self._note, note)
+        note['trained'] = True
+        _write_json(self._note, note)
+
+    def _test(self, lock: int) -> dict[str, float]:
+        checkpoint = self.checkpoint()
+        if checkpoint is None:
+            raise RunFailedError(
+                f'no checkpoint in {self.run_dir}: the config needs a CheckpointHook'
+            )
+        folder = self.run_dir / self.split
+        shutil.rmtree(folder, ignore_errors=True)
+        arguments = [str(checkpoint), '--work-dir', str(folder), '--split', self.split]
+        for _ in self._process('test', arguments, [], lock):
+            pass
+        (file,) = folder.glob('*/*.json')
+        metrics = json.loads(file.read_text())
+        timers = ('data_time', 'time')
+        return {k: v for k, v in metrics.items() if isinstance(v, float | int) and k not in timers}
+
+    def _process(
+        self, tool: str, arguments: list[str], options: list[str], lock: int
+    ) -> Iterator[float]:
+        """Run a tool; yield the seconds spent since the last yield."""
+        options = [*self.options, f'randomness.seed={self.seed}', *options]
+        command = [sys.executable, str(ROOT / 'tools' / f'{tool}.py'), str(self.config), *arguments]
+        log = self.run_dir / f'{tool}.log'
+        before = time.monotonic()
+        with log.open('a') as file:
+            self.process = subprocess.Popen(
+                [*command, '--cfg-options', *options],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=_environment(),
+                pass_fds=[lock],
+            )
+            code = None
+            while code is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    code = self.process.wait(_HEARTBEAT)
+                now = time.monotonic()
+                yield now - before
+                before = now
+        if code:
+            lines = log.read_text(errors='replace').strip().splitlines() or ['it printed nothing']
+            raise RunFailedError(f'{lines[-1]} (exit code {code}, see {log})')
+
+
+def _write_json(path: Path, content: dict) -> None:
+    """Write a file as a whole: a kill leaves the old one or the new one."""
+    draft = path.with_suffix('.part')
+    draft.write_text(json.dumps(content, indent=1) + '\n')
+    draft.replace(path)
