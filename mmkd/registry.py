@@ -5,6 +5,8 @@ A type written as ``mmkd.Name`` in any config is found here, and types inside ``
 """
 
 import difflib
+import inspect
+import re
 
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
@@ -27,13 +29,16 @@ MODELS = Registry(
 FAMILIES = Registry('family', scope='mmkd', locations=['mmkd.families'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmkd', locations=['mmkd.hooks'])
 
+_UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
 
-def build(cfg: dict, where: str, **extra) -> nn.Module:
+
+def build(cfg: dict, where: str, kind: str | None = None, **extra) -> nn.Module:
     """Builds one loss, adapter, region, term or exit; an unknown type or argument is one line.
 
     Args:
         cfg: its config with ``type``; types resolve in mmkd's registry first.
         where: what is being built, named in errors.
+        kind: ``'term'`` or ``'exit'`` where nothing else may be built.
         **extra: further constructor arguments.
 
     Raises:
@@ -42,20 +47,40 @@ def build(cfg: dict, where: str, **extra) -> nn.Module:
     if not isinstance(cfg, dict) or 'type' not in cfg:
         raise ValueError(f'{where}: {cfg!r} must be a dict with a type')
     cfg = {k: v for k, v in cfg.items() if k != '_scope_'}
-    kind = cfg['type']
-    if isinstance(kind, str):
+    name = cfg['type']
+    if isinstance(name, str):
         MODELS.import_from_location()
         known = list(MODELS.module_dict)
-        if '.' not in kind and kind not in known:
-            near = difflib.get_close_matches(kind, known, n=3) or sorted(known)
-            raise ValueError(f'{where}: unknown type {kind!r}; nearest: {", ".join(near)}')
+        if '.' not in name and name not in known:
+            near = difflib.get_close_matches(name, known, n=3) or sorted(known)
+            raise ValueError(f'{where}: unknown type {name!r}; nearest: {", ".join(near)}')
+    target = MODELS.get(name) if isinstance(name, str) else name
+    if kind is not None and getattr(target, 'kind', None) != kind:
+        fitting = [n for n, t in MODELS.module_dict.items() if getattr(t, 'kind', None) == kind]
+        raise ValueError(
+            f'{where}: {name!r} is not a type of {kind}; write one of {", ".join(fitting)}'
+        )
     try:
         return MODELS.build(dict(cfg, **extra, _scope_='mmkd'))
     except (TypeError, KeyError, ImportError) as error:
         reason = ' '.join(str(error).split())
-        raise ValueError(f'{where}: cannot build {kind!r}: {reason}') from error
+        unexpected = _UNEXPECTED.search(reason)
+        if unexpected and unexpected[1] in cfg:
+            reason = f'unknown argument {unexpected[1]!r}; it has {", ".join(_arguments(target))}'
+        raise ValueError(f'{where}: cannot build {name!r}: {reason}') from error
     except ValueError as error:
         raise ValueError(f'{where}: {error}') from error
+
+
+def _arguments(target: type) -> list[str]:
+    """What a class can be told, its parents included as far as it passes ``**kwargs`` on."""
+    names = []
+    for cls in inspect.getmro(target):
+        parameters = inspect.signature(cls).parameters.values()
+        names += [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            break
+    return list(dict.fromkeys(names))
 
 
 def build_in_scope(cfg: dict, what: str) -> nn.Module:

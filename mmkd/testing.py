@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -62,14 +62,22 @@ def write_toy_data(root, count: int = 8) -> Path:
     return root
 
 
-def toy_model(kind: str, width: int = 4) -> dict:
+def toy_model(kind: str, width: int = 4) -> ConfigDict:
     """The config of a stock RetinaNet-R18 (``'det'``) or FCN-R18 (``'seg'``), ``width`` at C2."""
     channels = [width * n for n in (1, 2, 4, 8)]
     pixels = dict(mean=[120.0] * 3, std=[60.0] * 3)
     backbone = dict(depth=18, base_channels=width, norm_cfg=dict(type='BN'))
-    if kind == 'seg':
+    if kind == 'det':
+        model = dict(
+            _scope_='mmdet',
+            type='RetinaNet',
+            data_preprocessor=dict(type='DetDataPreprocessor', pad_size_divisor=32, **pixels),
+            backbone=dict(type='ResNet', **backbone),
+            **_retina(channels, 2 * width),
+        )
+    else:
         head = dict(num_classes=3, channels=2 * width, num_convs=1, norm_cfg=dict(type='BN'))
-        return dict(
+        model = dict(
             _scope_='mmseg',
             type='EncoderDecoder',
             data_preprocessor=dict(type='SegDataPreProcessor', size=(SIDE, SIDE), **pixels),
@@ -79,38 +87,35 @@ def toy_model(kind: str, width: int = 4) -> dict:
             train_cfg=dict(),
             test_cfg=dict(mode='whole'),
         )
+    return ConfigDict(model)
+
+
+def _retina(channels: list[int], width: int) -> dict:
+    anchors = dict(octave_base_scale=4, scales_per_octave=1, ratios=[1.0])
+    assigner = dict(pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0, ignore_iof_thr=-1)
+    pyramid = dict(start_level=1, add_extra_convs='on_input', num_outs=5)
+    nms = dict(type='nms', iou_threshold=0.5)
     return dict(
-        _scope_='mmdet',
-        type='RetinaNet',
-        data_preprocessor=dict(type='DetDataPreprocessor', pad_size_divisor=32, **pixels),
-        backbone=dict(type='ResNet', **backbone),
-        neck=dict(
-            type='FPN', in_channels=channels, out_channels=2 * width, start_level=1,
-            add_extra_convs='on_input', num_outs=5,
-        ),  # fmt: skip
+        neck=dict(type='FPN', in_channels=channels, out_channels=width, **pyramid),
         bbox_head=dict(
-            type='RetinaHead', num_classes=2, in_channels=2 * width, stacked_convs=1,
-            feat_channels=2 * width,
-            anchor_generator=dict(
-                type='AnchorGenerator', octave_base_scale=4, scales_per_octave=1, ratios=[1.0],
-                strides=[8, 16, 32, 64, 128],
-            ),
+            type='RetinaHead',
+            num_classes=2,
+            in_channels=width,
+            stacked_convs=1,
+            feat_channels=width,
+            anchor_generator=dict(type='AnchorGenerator', strides=[8, 16, 32, 64, 128], **anchors),
             bbox_coder=dict(type='DeltaXYWHBBoxCoder'),
             loss_cls=dict(type='FocalLoss', use_sigmoid=True),
             loss_bbox=dict(type='L1Loss'),
-        ),  # fmt: skip
+        ),
         train_cfg=dict(
-            assigner=dict(
-                type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0,
-                ignore_iof_thr=-1,
-            ),
-            sampler=dict(type='PseudoSampler'), allowed_border=-1, pos_weight=-1,
+            assigner=dict(type='MaxIoUAssigner', **assigner),
+            sampler=dict(type='PseudoSampler'),
+            allowed_border=-1,
+            pos_weight=-1,
         ),
-        test_cfg=dict(
-            nms_pre=100, min_bbox_size=0, score_thr=0.0,
-            nms=dict(type='nms', iou_threshold=0.5), max_per_img=10,
-        ),
-    )  # fmt: skip
+        test_cfg=dict(nms_pre=100, min_bbox_size=0, score_thr=0.0, nms=nms, max_per_img=10),
+    )
 
 
 def toy_distiller(kind: str, off: bool = False, **changes) -> dict:
@@ -243,7 +248,7 @@ class _Recorder(Hook):
         self.losses = []
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        self.losses.append({k: torch.as_tensor(v).clone() for k, v in outputs.items()})
+        self.losses.append({k: torch.as_tensor(v).detach().clone() for k, v in outputs.items()})
 
 
 def train(cfg: Config) -> tuple[Runner, list[dict[str, Tensor]]]:

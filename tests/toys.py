@@ -1,13 +1,17 @@
 """Real mmdet and mmseg models and batches at toy size."""
 
 import torch
+from mmengine.logging import MMLogger
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.structures import InstanceData, PixelData
 from torch import nn
 
+from mmkd.families.family import Family
 from mmkd.registry import MODELS
 
 torch.set_num_threads(1)
+MMLogger.get_instance('toys', log_level='ERROR')  # initialisation logs a line per parameter
+Family.dry_run_side = 64  # twice the largest stride of these models
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
 CAFFE = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], bgr_to_rgb=False)
@@ -138,7 +142,7 @@ def segmentor(
         test_cfg=dict(mode='whole'),
     )  # fmt: skip
     if kind == 'ocr':
-        first = dict(_seg_head('fcn', width, classes), in_channels=width * 4, in_index=2)
+        first = _seg_head('fcn', width, classes)
         cfg.update(type='CascadeEncoderDecoder', num_stages=2, decode_head=[first, decode])
     if auxiliary:
         cfg['auxiliary_head'] = dict(

@@ -1,4 +1,4 @@
-"""FCN on a very small ResNet-18: the demo's student for segmentation, alone."""
+"""FCN on all stages of a very small ResNet-18: the demo's student for segmentation, alone."""
 
 _base_ = ['../_base_/datasets/digits_segmentation.py', '../_base_/schedules/demo.py']
 
@@ -18,15 +18,15 @@ model = dict(
         type='ResNet',
         depth=18,
         base_channels=8,
-        strides=(1, 2, 1, 1),
-        dilations=(1, 1, 2, 4),
         norm_cfg=norm_cfg,
         norm_eval=False),
     decode_head=dict(
         type='FCNHead',
-        in_channels=64,
-        in_index=3,
+        in_channels=[8, 16, 32, 64],
+        in_index=[0, 1, 2, 3],
+        input_transform='resize_concat',
         channels=32,
+        kernel_size=1,
         num_convs=1,
         concat_input=False,
         dropout_ratio=0.1,

@@ -126,15 +126,18 @@ def build_parts(terms: dict | None, exits: dict | None, teachers: dict) -> list[
     """
     parts = []
     for kind, configs in (('term', terms), ('exit', exits)):
+        if not isinstance(configs, dict | None):
+            raise ValueError(
+                f'{kind}s must be a dict by name, not a {type(configs).__name__}; write '
+                f'{kind}s=dict(name=dict(type=...))'
+            )
         for name, cfg in (configs or {}).items():
             if name == '_scope_' or cfg is None:
                 continue
             where = f'{kind} {name!r}'
             if 'loss' in name or '.' in name:
                 raise ValueError(f"{where}: a name may contain neither 'loss' nor '.'; rename it")
-            part = build(cfg, where)
-            if getattr(part, 'kind', None) != kind:
-                raise ValueError(f'{where}: {cfg["type"]!r} is not a type of {kind}')
+            part = build(cfg, where, kind)
             if any(part.name == name for part in parts):
                 raise ValueError(f'{where}: the name is taken by a term; rename one of the two')
             part.name = name

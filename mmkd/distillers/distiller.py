@@ -1,6 +1,7 @@
 """The model that the runner trains: the student itself, its class extended in place."""
 
 import functools
+import inspect
 
 import torch
 from mmengine.dist import broadcast, is_distributed
@@ -20,13 +21,14 @@ _CHILD = 'distillation.'
 
 @MODELS.register_module()
 def Distiller(
-    student: dict,
+    student: dict | None = None,
     teacher: dict | None = None,
     terms: dict | None = None,
     exits: dict | None = None,
     student_checkpoint: str | None = None,
     inherit: list[str] | None = None,
     data_preprocessor: dict | None = None,
+    **unknown,
 ) -> nn.Module:
     """Builds a student and teaches it: the returned model *is* the student, names and all.
 
@@ -38,6 +40,7 @@ def Distiller(
         student_checkpoint: weights to start from, loaded strictly.
         inherit: modules of the student that start as copies of the teacher's.
         data_preprocessor: the student's, where the config has it at the top.
+        **unknown: refused.
 
     Returns:
         the student, with one extra child ``distillation``.
@@ -45,6 +48,16 @@ def Distiller(
     Raises:
         ValueError: one line for anything that would teach wrongly.
     """
+    if unknown:
+        known = [p for p in inspect.signature(Distiller).parameters if p != 'unknown']
+        raise ValueError(
+            f'mmkd.Distiller: unknown argument {next(iter(unknown))!r}; it has {", ".join(known)}'
+        )
+    if not isinstance(student, dict):
+        raise ValueError(
+            f'mmkd.Distiller: student={student!r} must be the config of a model; write '
+            'student=_base_.model'
+        )
     cfg = dict(student)
     if data_preprocessor is not None:
         cfg.setdefault('data_preprocessor', data_preprocessor)
@@ -167,7 +180,7 @@ class StartingPoint:
 
     def __init__(self, checkpoint, inherit, model: nn.Module, teachers: dict) -> None:
         self.checkpoint = None if checkpoint is None else read_checkpoint(checkpoint)
-        self.inherit = list(inherit or ())
+        self.inherit = [inherit] if isinstance(inherit, str) else list(inherit or ())
         self.applied = self.checkpoint is None and not self.inherit
         if self.inherit and not teachers:
             raise ValueError(f'inherit={self.inherit}: there is no teacher to inherit from')

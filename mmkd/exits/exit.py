@@ -35,7 +35,8 @@ class Exit(Term):
         self, tap, adapter='auto', weight=0.25, gt=0.5, kd=0.5, feat=0.0,
         feat_loss=dict(type='PKDLoss'), kd_losses=None, teacher=None, schedule=None,  # noqa: B006
     ):  # fmt: skip
-        schedule = dict(dict(warmup=100), **(schedule or {}))
+        if schedule is None or isinstance(schedule, dict):
+            schedule = dict(dict(warmup=100), **(schedule or {}))
         super().__init__(weight, schedule, teacher)
         self.student_taps = parse_taps(tap)
         self.gt, self.kd, self.feat = (

@@ -34,10 +34,14 @@ class SegExit(Exit):
 
     def prepare(self, rehearsal) -> None:
         family, model = rehearsal.family, rehearsal.model
+        if not hasattr(family, 'is_head'):
+            raise ValueError(
+                f'{self.where}: SegExit needs a segmentor, not {family.kind}; use DenseExit'
+            )
         if reason := family.why_no_logits(model):
             raise ValueError(f'{self.where}: {reason}, whose labels SegExit needs')
         module = self.student_taps[0].find(model, self.where)
-        if getattr(family, 'is_head', lambda module: False)(module):
+        if family.is_head(module):
             self._take_head()
             super().prepare(rehearsal)
             return

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 from mmengine.structures import PixelData
+from mmseg.models.backbones import BEiT
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.structures import SegDataSample
@@ -32,19 +33,21 @@ class Segmentor(Family):
         return head[-1] if isinstance(head, nn.ModuleList) else head
 
     def dummy_batch(self, model, device):
-        side = self.dry_run_side
-        inputs = torch.randn(2, 3, side, side, device=device)
+        size = (self.dry_run_side, self.dry_run_side)
+        if isinstance(getattr(model, 'backbone', None), BEiT):
+            size = tuple(model.backbone.img_size)  # BEiT and MAE learn positions for one size only
+        inputs = torch.randn(2, 3, *size, device=device)
         meta = dict(
-            img_shape=(side, side),
-            ori_shape=(side, side),
-            pad_shape=(side, side),
+            img_shape=size,
+            ori_shape=size,
+            pad_shape=size,
             scale_factor=(1.0, 1.0),
             padding_size=[0, 0, 0, 0],
             flip=False,
         )
         samples = []
         for _ in range(2):
-            label = torch.zeros(1, side, side, dtype=torch.long, device=device)
+            label = torch.zeros(1, *size, dtype=torch.long, device=device)
             sample = SegDataSample(metainfo=dict(meta))
             sample.gt_sem_seg = PixelData(data=label)
             sample.gt_edge_map = PixelData(data=label.clone())

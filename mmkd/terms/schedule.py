@@ -1,6 +1,6 @@
 """A weight's course over training, in iterations."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,21 @@ class Schedule:
     warmup: int = 0
     end: int | None = None
     fade: int = 0
+
+    @classmethod
+    def read(cls, cfg: dict | None) -> 'Schedule':
+        """The schedule that a config describes.
+
+        Raises:
+            ValueError: on an unknown key.
+        """
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(cfg or ()) - set(known)) if isinstance(cfg, dict | None) else [cfg]
+        if unknown:
+            raise ValueError(
+                f'schedule: unknown {unknown[0]!r}; write dict({"=, ".join(known)}=) in iterations'
+            )
+        return cls(**(cfg or {}))
 
     def __post_init__(self) -> None:
         for name in ('begin', 'warmup', 'fade'):

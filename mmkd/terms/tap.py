@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 _ADDRESS = re.compile(r'(?P<path>\w+(?:\.\w+)*)(?P<input>:in)?(?P<picks>(?:\[[^\[\]]*\]){0,2})')
-_PICK = re.compile(r'\[(-?\d+)?(:)?(-?\d+)?\]')
+_PICK = re.compile(r'\[(?:(?P<index>-?\d+)|(?P<start>-?\d+)?:(?P<end>-?\d+)?)\]')
 
 
 class StopForwardError(Exception):
@@ -41,11 +41,11 @@ class Tap:
         picks = []
         for text in re.findall(r'\[[^\[\]]*\]', match['picks']) if match else ():
             pick = _PICK.fullmatch(text)
-            if pick is None or (pick[1] is None and pick[2] is None):
+            if pick is None:
                 match = None
                 break
-            start, end = (None if g is None else int(g) for g in (pick[1], pick[3]))
-            picks.append(slice(start, end) if pick[2] else start)
+            index, start, end = (g if g is None else int(g) for g in pick.groups())
+            picks.append(slice(start, end) if index is None else index)
         if match is None:
             raise ValueError(
                 f'tap {address!r} is not an address; write path, path[i], path[i:j], path[i][j] '

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from mmengine.dist import is_distributed
 from torch import Tensor, nn
 
 from .schedule import Schedule
@@ -30,7 +31,7 @@ class Term(nn.Module):
         super().__init__()
         self.name = ''
         self.weight = check_weight('weight', weight)
-        self.schedule = Schedule(**(schedule or {}))
+        self.schedule = Schedule.read(schedule)
         self.teacher = teacher
         self.student_taps: list[Tap] = []
         self.teacher_taps: list[Tap] = []
@@ -79,12 +80,19 @@ class Term(nn.Module):
         """Losses at an iteration; zeros that touch its parameters outside its schedule."""
         factor = self.schedule(iteration)
         if factor == 0.0:
-            parameters = [p for p in self.parameters() if p.requires_grad]
-            zero = sum((p.sum() * 0 for p in parameters), lesson.inputs.new_zeros(()))
+            zero = self._zero(lesson)
             return {name: zero if i == 0 else zero.detach() for i, name in enumerate(self._logged)}
         losses = self(lesson)
         self._logged = tuple(losses)
-        return {name: value * factor for name, value in losses.items()}
+        losses = {name: value * factor for name, value in losses.items()}
+        if is_distributed() and losses:
+            # a head whose losses are partly switched off has parameters that DDP would wait for
+            losses[self._logged[0]] = losses[self._logged[0]] + self._zero(lesson)
+        return losses
+
+    def _zero(self, lesson) -> Tensor:
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        return sum((p.sum() * 0 for p in parameters), lesson.inputs.new_zeros(()))
 
 
 def check_weight(name: str, weight):

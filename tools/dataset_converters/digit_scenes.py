@@ -11,6 +11,7 @@ a longer data set begins with the shorter one.
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -171,7 +172,8 @@ def write_split(out: Path, split: str, count: int, width: int, height: int, seed
     """
     digits, photos = split_digits(split), split_photos(split)
     for folder in ('images', 'ann_dir'):
-        (out / folder / split).mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(out / folder / split, ignore_errors=True)
+        (out / folder / split).mkdir(parents=True)
     (out / 'annotations').mkdir(exist_ok=True)
     images, annotations = [], []
     for i in range(count):
@@ -223,7 +225,8 @@ def write_digit_scenes(
 
     Raises:
         ValueError: If a count or the seed is negative, or a side is shorter than the smallest digit
-            or longer than what the validation part of the photographs holds.
+            or longer than what the validation part of the photographs holds, or if the folder
+            holds something else.
     """
     if min(train, val, seed) < 0:
         raise ValueError(
@@ -242,7 +245,10 @@ def write_digit_scenes(
     manifest = out / 'manifest.json'
     if manifest.exists() and json.loads(manifest.read_text()) == wanted:
         return False
-    manifest.unlink(missing_ok=True)
+    if out.exists() and any(out.iterdir()) and not manifest.exists():
+        raise ValueError(f'{out} holds files that are no DigitScenes; name another folder')
+    out.mkdir(parents=True, exist_ok=True)
+    manifest.write_text('{}')
     for split, count in zip(SPLITS, (train, val)):
         write_split(out, split, count, width, height, seed)
     manifest.write_text(json.dumps(wanted))

@@ -1,7 +1,7 @@
-"""AdamW for short runs from scratch: 500 iterations, warm-up, cosine to zero, five validations."""
-max_iters = 500
+"""AdamW for short runs from scratch: 600 iterations, warm-up, cosine to zero, four validations."""
+max_iters = 600
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=100)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters // 4)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
