@@ -21,7 +21,7 @@ demo: env
 	@$(BIN)/python tools/demo.py
 
 test: env
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: env
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ SUPPORTED = {
     'onedl-mmsegmentation': '>=1.4.2,<2',
     'pandas': '>=2',
     'pytest': '>=8',
+    'pytest-xdist': '>=3.5',
     'ruff': '>=0.17',
     'scikit-learn': '>=1.5',
     'matplotlib': '>=3.8',
@@ -52,6 +53,6 @@ setup(
         det=DET,
         seg=SEG,
         all=sorted({*DET, *SEG}),
-        dev=ranged('pytest', 'ruff', 'scikit-learn', 'matplotlib', 'pandas'),
+        dev=ranged('pytest', 'pytest-xdist', 'ruff', 'scikit-learn', 'matplotlib', 'pandas'),
     ),
 )

@@ -19,7 +19,7 @@ from mmkd.testing import (
 )
 
 torch.set_num_threads(1)
-EMA = dict(momentum=0.1, update_buffers=True)
+EMA = dict(update_buffers=True)
 
 
 @MODELS.register_module()

@@ -133,7 +133,8 @@ def segmentor(
         ),
         backbone=dict(
             dict(
-                type='ResNet', depth=18, base_channels=width, norm_eval=False, out_indices=(0, 1, 2, 3)
+                type='ResNet', depth=18, base_channels=width, norm_eval=False,
+                out_indices=(0, 1, 2, 3),
             ),
             **(backbone or {}),
         ),
@@ -188,7 +189,7 @@ def random_teacher(cfg: dict, **keys) -> dict:
 def distil(student: dict, classes=None, iteration: int = 200, seed: int = 0, **keys) -> nn.Module:
     """A distilled student in training, past every warm-up."""
     torch.manual_seed(seed)
-    model = MODELS.build(dict(type='Distiller', student=student, **keys))
+    model = MODELS.build(dict(type='mmkd.Distiller', student=student, **keys))
     model.init_weights()
     if classes is None:
         head = student.get('bbox_head') or student['decode_head']

@@ -14,8 +14,9 @@ from torch import nn
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
+# Scenes that are shown: every tenth of those that hold at least four digits.
 ROWS = 4
-# Scenes that are shown: the first ones that hold at least this many digits.
+EVERY = 10
 DIGITS = 4
 MIN_SCORE = 0.3
 COLOURS = np.array(plt.get_cmap('tab10').colors)
@@ -110,7 +111,8 @@ def _draw(
     init_default_scope(cfg.default_scope)
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     items = (dataset[i] for i in range(len(dataset)))
-    chosen = [item for item in items if enough(item['data_samples'])][:ROWS]
+    chosen = [item for item in items if enough(item['data_samples'])]
+    chosen = chosen[::EVERY][:ROWS]
     titles = ['image', 'ground truth', *models]
     size = (2 * len(titles), 2 * len(chosen) + 0.4)
     figure, grid = plt.subplots(len(chosen), len(titles), figsize=size, squeeze=False)

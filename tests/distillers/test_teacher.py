@@ -113,7 +113,7 @@ def test_a_stage_tap_ends_the_forward_pass_within_the_backbone():
 
 def test_a_tap_that_fires_once_per_level_is_heard_to_its_end():
     term = dict(type='FeatureKD', tap='bbox_head.cls_convs.0')
-    model = distil(detector(), teacher=random_teacher(detector()), terms=dict(t=term))
+    model = distil(detector(), teacher=random_teacher(detector(width=16)), terms=dict(t=term))
     tower = calls_of(teacher_of(model).bbox_head.cls_convs[0])
     assert model.loss(*det_batch(model))['t.loss'] > 0
     assert len(tower) == 3

@@ -63,9 +63,9 @@ def test_confidence_region_is_the_highest_score():
 
 
 def test_labels_of_the_other_library_are_named():
-    with pytest.raises(ValueError, match='BoxRegion: .*detectors only'):
+    with pytest.raises(ValueError, match=r'BoxRegion: .*detectors only'):
         BoxRegion()(batch_with(labels=[torch.zeros(64, 64)]), (4, 4))
-    with pytest.raises(ValueError, match='ForegroundRegion: .*use BoxRegion'):
+    with pytest.raises(ValueError, match=r'ForegroundRegion: .*use BoxRegion'):
         ForegroundRegion()(batch_with(boxes=[[[0.0, 0.0, 1.0, 1.0]]]), (4, 4))
 
 

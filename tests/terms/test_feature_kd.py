@@ -8,7 +8,7 @@ from toys import det_batch, detector, distil, random_teacher, seg_batch, segment
 from mmkd.terms.tap import Capture, Tap
 
 
-def taught(student, teacher, **term):
+def taught(student, teacher, /, **term):
     term = dict(dict(type='FeatureKD', loss=dict(type='FeatureMSE')), **term)
     return distil(student, teacher=random_teacher(teacher), terms=dict(f=term))
 
@@ -72,7 +72,10 @@ def test_equal_features_teach_nothing(tmp_path):
 @pytest.mark.parametrize(
     'term, message',
     [
-        (dict(tap='backbone', teacher_tap='neck'), 'student gives 4 tensors.*teacher 3.*same levels'),
+        (
+            dict(tap='backbone', teacher_tap='neck'),
+            'student gives 4 tensors.*teacher 3.*same levels',
+        ),
         (dict(tap='neck', weight=[1.0, 2.0]), '2 weights for 3 tensors at neck'),
         (dict(tap='neck', adapter=None), 'shapes differ.*adapter=None'),
         (dict(tap='nekc'), "term 'f', student: tap 'nekc'.*neck"),

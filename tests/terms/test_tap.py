@@ -150,7 +150,7 @@ def test_the_first_head_of_a_cascade_runs_twice(ocr):
         ('nekc', 'nearest names: neck'),
         ('neck.fpn_conv.0', r'nearest names: neck\.fpn_convs'),
         ('zzz', 'its parts: .*backbone'),
-        ('neck.fpn_convs', r"never fires; a ModuleList is not called itself.*neck\.fpn_convs\.0"),
+        ('neck.fpn_convs', r'never fires; a ModuleList is not called itself.*neck\.fpn_convs\.0'),
         ('bbox_head.loss_cls[7]', 'points outside what is there: 3 values'),
         ('neck[7]', 'points outside what is there: 3 values'),
         ('neck[5:]', 'points outside'),
@@ -164,7 +164,7 @@ def test_mistakes_are_one_line(retina, address, hint):
 
 
 def test_a_decode_head_never_fires_and_says_so(psp):
-    with pytest.raises(ValueError, match='not called as a module in training.*LogitKD'):
+    with pytest.raises(ValueError, match=r'not called as a module in training.*LogitKD'):
         caught(psp, 'decode_head')
 
 
@@ -267,5 +267,5 @@ def test_capture_is_closed_before_a_block_is_recomputed():
 
 
 def test_a_tap_inside_a_checkpointed_block_is_refused():
-    with pytest.raises(ValueError, match="term 'f': tap .*layer2.0.conv1.* no gradient.*with_cp"):
+    with pytest.raises(ValueError, match=r"term 'f': tap .*layer2.0.conv1.* no gradient.*with_cp"):
         with_checkpointing(True, 'backbone.layer2.0.conv1')

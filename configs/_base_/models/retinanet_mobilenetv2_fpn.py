@@ -1,4 +1,4 @@
-"""RetinaNet on MobileNetV2 for small images: three levels, anchors from 12 to 76 pixels, BN."""
+"""RetinaNet on MobileNetV2 for small images: three levels, anchors from 12 to 76 pixels."""
 _base_ = 'mmdet::_base_/models/retinanet_r50_fpn.py'
 
 model = dict(
@@ -21,7 +21,7 @@ model = dict(
         in_channels=128,
         feat_channels=128,
         stacked_convs=2,
-        norm_cfg=dict(type='BN'),
+        norm_cfg=dict(type='GN', num_groups=8),
         anchor_generator=dict(
             octave_base_scale=1.5, ratios=[0.67, 1.0, 1.5], strides=[8, 16, 32]),
         loss_bbox=dict(_delete_=True, type='GIoULoss', loss_weight=2.0),

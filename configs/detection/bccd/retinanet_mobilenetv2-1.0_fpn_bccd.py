@@ -12,7 +12,7 @@ model = dict(
             type='Pretrained',
             checkpoint='data/weights/mobilenet_v2_1.0_imagenet_mmdet.pth')))
 
-max_iters = 700
+max_iters = 600
 train_cfg = dict(max_iters=max_iters)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),

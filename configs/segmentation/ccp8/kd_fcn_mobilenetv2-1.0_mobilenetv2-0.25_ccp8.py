@@ -8,6 +8,6 @@ model = dict(
     teacher=dict(
         config='configs/segmentation/ccp8/fcn_mobilenetv2-1.0_ccp8.py',
         checkpoint='data/weights/ccp8_teacher.pth'),
-    terms=dict(kd=dict(type='LogitKD')))
+    terms=dict(kd=dict(type='LogitKD', weight=3.0)))
 
 default_hooks = dict(distill=dict(type='mmkd.DistillHook'))
