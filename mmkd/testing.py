@@ -211,7 +211,7 @@ def toy_config(
             val_evaluator=metric if kind == 'det' else dict(type='IoUMetric', iou_metrics=['mIoU']),
         )  # fmt: skip
     cfg.update(changes)
-    return Config(cfg)
+    return Config(cfg, format_python_code=False)  # formatting takes as long as 20 steps
 
 
 def _dataset(kind: str, root, flip: bool, test: bool = False) -> dict:

@@ -14,10 +14,10 @@ from torch import nn
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
-# Scenes that are shown: every tenth of those that hold at least four digits.
+# Scenes that are shown: every tenth of those that hold at least three digits.
 ROWS = 4
 EVERY = 10
-DIGITS = 4
+DIGITS = 3
 MIN_SCORE = 0.3
 COLOURS = np.array(plt.get_cmap('tab10').colors)
 

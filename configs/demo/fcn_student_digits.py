@@ -19,6 +19,7 @@ model = dict(
         depth=18,
         base_channels=8,
         norm_cfg=norm_cfg,
+        zero_init_residual=False,
         norm_eval=False),
     decode_head=dict(
         type='FCNHead',

@@ -12,7 +12,12 @@ model = dict(
         bgr_to_rgb=True,
         pad_size_divisor=32),
     backbone=dict(
-        type='ResNet', depth=18, base_channels=8, norm_eval=False, out_indices=(1, 2, 3)),
+        type='ResNet',
+        depth=18,
+        base_channels=8,
+        zero_init_residual=False,
+        norm_eval=False,
+        out_indices=(1, 2, 3)),
     neck=dict(
         type='FPN',
         in_channels=[16, 32, 64],

@@ -8,7 +8,7 @@ from mmkd.registry import MODELS
 
 
 def build(student=None, **keys):
-    return MODELS.build(dict(type='Distiller', student=student or detector(), **keys))
+    return MODELS.build(dict(type='mmkd.Distiller', student=student or detector(), **keys))
 
 
 def equal(a, b):

@@ -174,7 +174,7 @@ def test_it_predicts_what_its_own_preprocessor_would_have_made_it_predict(kind):
     teacher.backbone.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     heard = model.distillation.teachers[None].run(inputs, samples, set(), True)
 
-    own, own_samples = batch(teacher, shapes=SHAPES)
+    own, _ = batch(teacher, shapes=SHAPES)
     assert own.shape == inputs.shape and not torch.allclose(own, inputs, atol=1.0)
     assert torch.equal(own[0, :, :, 48:], torch.zeros(3, 64, 16))
     torch.testing.assert_close(seen[0], own, rtol=1e-5, atol=2e-5 * own.abs().max().item())

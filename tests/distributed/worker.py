@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -16,6 +17,7 @@ from mmseg.structures import SegDataSample
 from torch import nn
 
 import mmkd  # noqa: F401  makes the scope known
+from mmkd.families.family import Family
 from mmkd.registry import MODELS
 
 MMLogger.get_instance('worker', log_level='ERROR')  # initialisation logs every parameter
@@ -103,18 +105,20 @@ def segmentor(width: int) -> dict:
 
 def config(kind: str, **settings) -> dict:
     """A distillation with every kind of term and exit; ``settings`` go into each of them."""
+    # The default PKDLoss standardises over the batch of one process, so it is not compared here.
+    feature_too = dict(feat=0.5, feat_loss=dict(type='FeatureMSE'))
     if kind == 'fcn':
         student, teacher, tap = segmentor(8), segmentor(12), 'backbone[2:]'
         seg = dict(type='SegExit', dropout=0.0)
         exits = dict(
-            early=dict(seg, tap='backbone[1:3]', feat=0.5, **settings),
+            early=dict(seg, tap='backbone[1:3]', **feature_too, **settings),
             own=dict(seg, tap='auxiliary_head', gt=0.0, kd=1.0, **settings),
         )
     else:
         student, teacher, tap = detector(kind, 8), detector(kind, 12), 'neck[0:3]'
         exits = dict(
             early=dict(type='DenseExit', tap='backbone[1:]', **settings),
-            late=dict(type='DenseExit', tap='neck', feat=0.5, **settings),
+            late=dict(type='DenseExit', tap='neck', **feature_too, **settings),
         )
     feature = dict(type='FeatureKD', tap=tap, **settings)
     return dict(
@@ -134,13 +138,19 @@ def build(kind: str, **settings) -> nn.Module:
     """The same distilled student in every process, its norm layers in eval mode."""
     init_default_scope('mmseg' if kind == 'fcn' else 'mmdet')
     torch.manual_seed(0)
-    model = MODELS.build(config(kind, **settings))
+    # the size of the dry run's images counts: initial weights are drawn after them
+    with mock.patch.object(Family, 'dry_run_side', 256):
+        model = MODELS.build(config(kind, **settings))
     model.init_weights()
     model.distillation.start(CLASSES)
     model.train()
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
+    for name, parameter in model.distillation.named_parameters():
+        if name.endswith('branch.gfl_cls.bias'):
+            # mmdet clamps the sum of positives' scores at 1 on each rank: below, it is not exact
+            nn.init.zeros_(parameter)
     return model
 
 

@@ -6,7 +6,7 @@ nothing is downloaded. Training and validation share neither a digit nor a part 
 Scene ``i`` of a split depends on the seed and ``i`` alone: the same call writes the same bytes, and
 a longer data set begins with the shorter one.
 
-    python tools/dataset_converters/digit_scenes.py data/digits --train 2000 --val 300
+    python tools/dataset_converters/digit_scenes.py data/digits --train 4000 --val 300
 """
 
 import argparse
@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits, load_sample_images
 CLASSES = tuple(str(digit) for digit in range(10))
 SPLITS = ('train', 'val')
 TRAIN_SHARE = 0.75
-MIN_SIDE, MAX_SIDE = 28, 76
+MIN_SIDE, MAX_SIDE = 26, 64
 MIN_VISIBLE = 0.85
 FORMAT = 1
 
@@ -87,7 +87,7 @@ def draw_ink(cells: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarr
         Opacity in 0..1, ``[side, side]``.
     """
     scale = side / 10
-    angle, slant = np.deg2rad(rng.uniform(-15, 15)), rng.uniform(-0.2, 0.2)
+    angle, slant = np.deg2rad(rng.uniform(-10, 10)), rng.uniform(-0.1, 0.1)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = scale * turn @ np.array([[rng.uniform(0.8, 1.0), slant], [0, 1.0]])
     shift = np.full(2, (side - 1) / 2) - matrix @ np.full(2, 3.5)
@@ -123,14 +123,14 @@ def draw_scene(
     owner = np.full((height, width), -1)
     placed = []
     largest = min(MAX_SIDE, width, height)
-    for _ in range(rng.integers(3, 9)):
+    for _ in range(rng.integers(2, 7)):
         pick = rng.integers(len(labels))
         side = int(np.exp(rng.uniform(np.log(MIN_SIDE), np.log(largest + 1))))
         top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
         alpha = draw_ink(cells[pick], side, rng)
         ink = np.zeros((height, width), bool)
         ink[top : top + side, left : left + side] = alpha > 0.5
-        tone, contrast = rng.uniform(-25, 25, size=3), rng.uniform(55, 150)
+        tone, contrast = rng.uniform(-25, 25, size=3), rng.uniform(80, 170)
         visible = [np.count_nonzero((owner == i) & ~ink) for i in range(len(placed))]
         if any(v < MIN_VISIBLE * p['ink'] for v, p in zip(visible, placed)):
             continue
@@ -206,9 +206,9 @@ def write_split(out: Path, split: str, count: int, width: int, height: int, seed
 
 def write_digit_scenes(
     out: Path | str,
-    train: int = 2000,
+    train: int = 4000,
     val: int = 300,
-    size: tuple[int, int] = (128, 128),
+    size: tuple[int, int] = (96, 96),
     seed: int = 0,
 ) -> bool:
     """Write the data set, unless it is there already.
@@ -259,9 +259,9 @@ def main() -> None:
     """Write the data set that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('out', type=Path, help='folder to write to, such as data/digits')
-    parser.add_argument('--train', type=int, default=2000, help='number of training scenes')
+    parser.add_argument('--train', type=int, default=4000, help='number of training scenes')
     parser.add_argument('--val', type=int, default=300, help='number of validation scenes')
-    parser.add_argument('--size', type=int, nargs=2, default=(128, 128), metavar=('W', 'H'))
+    parser.add_argument('--size', type=int, nargs=2, default=(96, 96), metavar=('W', 'H'))
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
     try:

@@ -11,7 +11,7 @@ metainfo = dict(
 # The scenes are small and the machine may be too: reading them inside the training process is faster
 # than handing them over from workers.
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=16,
     num_workers=0,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
