@@ -43,6 +43,7 @@ class GradientShares:
         self._own[key][owner] = self._own[key].get(owner, 0.0) + own
 
     def _compare(self, key: int, whole: Tensor) -> None:
+        self._watched.discard(key)  # the tensor goes, and another may get its id
         whole = whole.detach().float()
         for owner, own in self._own.pop(key, {}).items():
             sums = self._squares[owner]

@@ -67,7 +67,7 @@ class DenseDetector(Detector):
             mine, other = describe(ours), describe(theirs)
             if mine != other:
                 return f'{what} differ (student {mine}, teacher {other})'
-        return None
+        return _differing_anchor(ours.prior_generator, theirs.prior_generator)
 
     def criterion(self, student, teacher, losses):
         return DenseCriterion(student.bbox_head, teacher.bbox_head, self, losses)
@@ -131,6 +131,19 @@ def _describe_priors(head: nn.Module) -> str:
     return f'{len(anchors[0])} anchors a cell, {shape}, ' + ' '.join(
         f'{torch.round((x[:, 2:] - x[:, :2]).mean(0)).int().tolist()}' for x in anchors
     )
+
+
+def _differing_anchor(ours, theirs) -> str | None:
+    """The first anchor that is not the same in both, order included."""
+    levels = zip(getattr(ours, 'base_anchors', ()), getattr(theirs, 'base_anchors', ()))
+    for level, (mine, other) in enumerate(levels):
+        for index, (a, b) in enumerate(zip(mine.tolist(), other.tolist())):
+            if not torch.allclose(torch.tensor(a), torch.tensor(b), rtol=1e-4, atol=1e-3):
+                sides = (', '.join(f'{x:.1f}' for x in box) for box in (a, b))
+                return 'priors differ (anchor {} of level {}: student {}, teacher {})'.format(
+                    index, level, *sides
+                )
+    return None
 
 
 def _describe_coder(head: nn.Module) -> str:
