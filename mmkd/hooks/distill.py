@@ -33,6 +33,7 @@ class DistillHook(Hook):
         self.interval = interval
         self._states: list[dict] | None = None
         self._resumed: dict | None = None
+        self._validated = False
 
     def before_run(self, runner) -> None:
         """Matches classes; in testing there is nothing to start.
@@ -70,6 +71,7 @@ class DistillHook(Hook):
         """Tells the time; after resuming, brings the random states back first."""
         if self._resumed is not None:
             self._restore()
+        self._validated = False
         distillation = _unwrap(runner.model).distillation
         distillation.iteration = runner.iter
         distillation.shares.start(self.every_n_train_iters(runner, self.interval))
@@ -86,6 +88,11 @@ class DistillHook(Hook):
     def after_train_epoch(self, runner) -> None:
         """Gathers random states where a save is due."""
         self._gather(runner, by_epoch=True)
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        """Gathers random states again: with a new best, mmengine rewrites the latest checkpoint."""
+        self._validated = True
+        self._states = _all_states() if get_world_size() > 1 else None
 
     def _gather(self, runner, by_epoch: bool) -> None:
         self._states = None
@@ -150,17 +157,16 @@ class DistillHook(Hook):
             _draw_as_a_data_iterator_does()
 
     def _pending_iterators(self, runner) -> int:
-        """How many data iterators the run opens from a regular save to its next training step.
-
-        The best checkpoint, saved after validation, is not resumed: mmengine leaves the optimizer
-        out of it.
-        """
+        """How many data iterators the run opens from here to its next training step."""
         loop = runner.train_loop
         step = loop.epoch if isinstance(loop, EpochBasedTrainLoop) else loop.iter
         last = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
-        step += 1
-        due = step % loop.val_interval == 0 or step == last
-        validates = runner._val_loop is not None and step >= loop.val_begin and due
+        if self._validated:
+            validates = False
+        else:
+            step += 1  # the loop counts after the save
+            due = step % loop.val_interval == 0 or step == last
+            validates = runner._val_loop is not None and step >= loop.val_begin and due
         if isinstance(loop, EpochBasedTrainLoop):
             reopens = not loop.dataloader.persistent_workers
         else:
