@@ -92,10 +92,7 @@ class DenseDetector(Detector):
             stacked_convs=stacked_convs,
             train_cfg=student_cfg.get('train_cfg'),
             test_cfg=student_cfg.get('test_cfg'),
-            init_cfg=cfg.get('init_cfg'),
         )
-        if cfg['init_cfg'] is None:
-            cfg.pop('init_cfg')
         if channels is not None:
             cfg.update(in_channels=channels, feat_channels=channels)
         return cfg
