@@ -11,6 +11,6 @@ model = dict(
         checkpoint='work_dirs/demo/teacher_seg.pth'),
     terms=dict(kd=dict(type='LogitKD')),
     exits=dict(
-        backbone=dict(type='SegExit', tap='backbone[1:]', weight=[0.1, 0.1, 0.2])))
+        backbone=dict(type='SegExit', tap='backbone[1:]', weight=[0.1, 0.1, 0.2], feat=8.0)))
 
 default_hooks = dict(distill=dict(type='mmkd.DistillHook'))
