@@ -11,7 +11,7 @@ model = dict(
         checkpoint='work_dirs/demo/teacher_det.pth'),
     terms=dict(kd=dict(type='LogitKD')),
     exits=dict(
-        backbone=dict(type='DenseExit', tap='backbone'),
-        neck=dict(type='DenseExit', tap='neck')))
+        backbone=dict(type='DenseExit', tap='backbone', feat=8.0),
+        neck=dict(type='DenseExit', tap='neck', feat=8.0)))
 
 default_hooks = dict(distill=dict(type='mmkd.DistillHook'))
