@@ -117,7 +117,7 @@ class Stage:
 def make_stages(out: Path, options: list[str]) -> list[Stage]:
     """Give the six trainings in the order in which they start."""
     names = dict(detection='retinanet', segmentation='fcn')
-    seconds = dict(detection=(150, 75, 140), segmentation=(215, 105, 230))
+    seconds = dict(detection=(205, 80, 210), segmentation=(290, 150, 330))
     teachers, alone, distilled = [], [], []
     for task, name in names.items():
         t, a, d = seconds[task]
