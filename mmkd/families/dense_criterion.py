@@ -42,12 +42,11 @@ class DenseCriterion(nn.Module):
     Args:
         student_head: the student's head, read for its priors and coder.
         teacher_head: the teacher's.
-        family: reads raw outputs.
         losses: overrides by name (``loss_cls``, ``loss_bbox``, ``loss_dfl``, ``loss_centerness``;
             ``loss_weight`` inside is a ratio) and ``avg_factor='teacher_score' | 'num_pos'``.
     """
 
-    def __init__(self, student_head, teacher_head, family, losses: dict) -> None:
+    def __init__(self, student_head, teacher_head, losses: dict) -> None:
         super().__init__()
         losses = dict(losses)
         self.avg_factor = losses.pop('avg_factor', 'teacher_score')
@@ -60,7 +59,7 @@ class DenseCriterion(nn.Module):
         )
         if isinstance(student_head, GFLHead):
             defaults['loss_dfl'] = dict(type='LDLoss', tau=1.0)
-        if _has_centerness(student_head) and _has_centerness(teacher_head):
+        if has_centerness(student_head) and has_centerness(teacher_head):
             defaults['loss_centerness'] = dict(type='BinaryKLDivergence')
         self.parts, self.loss_weights = build_losses(losses, defaults)
 
@@ -69,7 +68,7 @@ class DenseCriterion(nn.Module):
 
         Args:
             student: raw outputs by kind.
-            teacher: the teacher's targets, see :meth:`targets`.
+            teacher: the teacher's targets, see :func:`dense_targets`.
             match: which classes both know.
             lesson: the training step.
         """
@@ -166,7 +165,8 @@ def decode(head: nn.Module, maps: list[Tensor], training: bool) -> Tensor:
     return torch.cat(boxes)
 
 
-def _has_centerness(head: nn.Module) -> bool:
+def has_centerness(head: nn.Module) -> bool:
+    """Whether a head predicts centerness beside classes and boxes (FCOS, ATSS)."""
     return hasattr(head, 'loss_centerness')
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmkd.losses.functional import reduce_mean
 from mmkd.registry import FAMILIES
 
-from .dense_criterion import DenseCriterion, dense_targets
+from .dense_criterion import DenseCriterion, dense_targets, has_centerness
 from .detector import Detector
 from .family import Predictions, replaced
 
@@ -40,7 +40,7 @@ class DenseDetector(Detector):
         predictions = Predictions()
         head = model.bbox_head
         stock_loss, stock_targets = head.loss_by_feat, head.get_targets
-        count = 3 if _has_centerness(head) else 2
+        count = 3 if has_centerness(head) else 2
 
         def loss_by_feat(*args, **kwargs):
             predictions.outputs = _by_kind(args[:count])
@@ -70,7 +70,7 @@ class DenseDetector(Detector):
         return _differing_anchor(ours.prior_generator, theirs.prior_generator)
 
     def criterion(self, student, teacher, losses):
-        return DenseCriterion(student.bbox_head, teacher.bbox_head, self, losses)
+        return DenseCriterion(student.bbox_head, teacher.bbox_head, losses)
 
     def targets(self, teacher, outputs, match, lesson):
         return dense_targets(teacher.bbox_head, outputs, match, lesson)
@@ -109,10 +109,6 @@ def _stock_head(model: nn.Module) -> type | None:
         if isinstance(head, known) and type(head).loss_by_feat is known.loss_by_feat:
             return known
     return None
-
-
-def _has_centerness(head: nn.Module) -> bool:
-    return isinstance(head, (FCOSHead, ATSSHead))
 
 
 def _by_kind(outputs) -> dict[str, list[Tensor]]:
