@@ -10,8 +10,8 @@ class Exit(Term):
     """A branch on stages of the student, thrown away after training.
 
     Its loss is ``weight * schedule * (gt * labels + kd * teacher's final predictions + feat *
-    teacher's feature at the same depth)``: three independent switches. Where weights are a list, the
-    features of all stages together count at its mean. Deep supervision: Lee et
+    teacher's feature at the same depth)``: three independent switches. Where weights are a list,
+    the features of all stages together count at its mean. Deep supervision: Lee et
     al. (2015); with a teacher's final predictions: Hao et al. (NeurIPS 2023; TPAMI 2026).
 
     Args:
