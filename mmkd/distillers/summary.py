@@ -13,6 +13,8 @@ def summarise(model: nn.Module) -> str:
         line = f'  teacher  {teacher.title}: {type(teacher.model).__name__}, {_millions(size)}'
         if teacher.match is not None:
             line += f', {len(teacher.match.names)} shared classes: {_some(teacher.match.names)}'
+        if str(teacher.runtime):
+            line += f'; {teacher.runtime} (largest difference {teacher.difference:.1e})'
         lines.append(line)
     for index, part in enumerate(distillation.parts):
         if part.is_off:

@@ -1,5 +1,7 @@
 """Teachers: built, filled strictly, frozen, fed with their own inputs, and only read."""
 
+from dataclasses import fields
+
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -7,15 +9,18 @@ from torch import Tensor, nn
 from mmkd.families import find_family
 from mmkd.families.family import Predictions
 from mmkd.registry import build_in_scope
-from mmkd.terms.tap import Capture, Tap
+from mmkd.terms.tap import Capture, Tap, flatten
 
 from .checkpoint import checkpoint_classes, load_strict, read_checkpoint
 from .classes import ClassMatch
 from .inputs import InputConverter
 from .lesson import Heard
 from .model_source import resolve_model
+from .runtime import Runtime, largest_difference
 
-_KEYS = ('config', 'checkpoint', 'overrides', 'classes')
+_OPTIONS = tuple(field.name for field in fields(Runtime))
+_KEYS = ('config', 'checkpoint', 'overrides', 'classes', *_OPTIONS)
+_SAME = 1e-3  # of the largest value: what folding may change
 
 
 class Teacher:
@@ -27,14 +32,19 @@ class Teacher:
         classes: its class names, ``'same'`` for the student's, or ``None`` if they are nowhere.
         preprocessor: the student's data preprocessor, whose images are shared.
         origin: what the user called it.
+        runtime: how it is run.
     """
 
-    def __init__(self, name, model: nn.Module, classes, preprocessor, origin: str) -> None:
+    def __init__(
+        self, name, model: nn.Module, classes, preprocessor, origin: str, runtime: Runtime
+    ) -> None:
         self.name = name
         self.model = model.eval().requires_grad_(False)
         self.family = find_family(model)
         self.classes = classes
         self.origin = origin
+        self.runtime = runtime
+        self.difference = 0.0  # to the plain model, see `rehearse`
         self.match: ClassMatch | None = None
         self.firings: dict[Tap, int] = {}
         self._convert = InputConverter(preprocessor, model.data_preprocessor, self.title)
@@ -47,6 +57,8 @@ class Teacher:
     @classmethod
     def build(cls, name: str | None, cfg: dict, preprocessor) -> 'Teacher':
         """Builds a teacher from ``dict(config=, checkpoint=, overrides=None, classes=None)``.
+
+        Further keys are those of :class:`mmkd.distillers.runtime.Runtime`.
 
         Raises:
             ValueError: one line for whatever is wrong with its config, file or weights.
@@ -61,6 +73,10 @@ class Teacher:
                 )
         if unknown := sorted(set(cfg) - set(_KEYS)):
             raise ValueError(f'{what}: unknown key {unknown[0]!r}; it has {", ".join(_KEYS)}')
+        try:
+            runtime = Runtime(**{key: cfg[key] for key in _OPTIONS if key in cfg})
+        except ValueError as error:
+            raise ValueError(f'{what}: {error}') from error
         source = resolve_model(cfg['config'], cfg.get('overrides'))
         what = f'{what} ({source.name})'
         model = build_in_scope(source.model, what)
@@ -81,7 +97,7 @@ class Teacher:
             checkpoint = read_checkpoint(path)
             load_strict(model, checkpoint, what)
             classes = classes or checkpoint_classes(checkpoint.meta)
-        return cls(name, model, classes or source.classes, preprocessor, source.name)
+        return cls(name, model, classes or source.classes, preprocessor, source.name, runtime)
 
     def start(self, student_classes) -> None:
         """Matches classes by name.
@@ -110,28 +126,66 @@ class Teacher:
         """
         stop = None if predictions else sum(self.firings[tap] for tap in taps)
         capture = Capture(self.model, taps, f'teacher {self.title!r}', stop_after=stop)
+        return self._forward(capture, self._convert(inputs, data_samples), data_samples)
+
+    def _forward(self, capture: Capture, inputs: Tensor, data_samples: list) -> Heard:
         result = Predictions()
-        with capture:
-            result = self.family.forward(
-                self.model, self._convert(inputs, data_samples), data_samples
-            )
+        with capture, self.runtime.context(inputs.device):
+            result = self.family.forward(self.model, self.runtime.inputs(inputs), data_samples)
         return Heard(capture, result)
 
     @torch.no_grad()
     def rehearse(self, inputs: Tensor, data_samples: list, taps) -> Heard:
-        """Runs to the end once and learns how often each tap fires."""
+        """Runs to the end once and learns how often each tap fires; then takes its runtime on.
+
+        Args:
+            inputs: ``[B, 3, H, W]``.
+            data_samples: the batch's samples.
+            taps: addresses to catch.
+
+        Raises:
+            ValueError: if folding its BatchNorms changes what it says.
+        """
+
+        def hear(runtime: Runtime) -> Heard:
+            chosen, self.runtime = self.runtime, runtime
+            capture = Capture(self.model, taps, f'teacher {self.title!r}')
+            try:
+                return self._forward(capture, inputs, data_samples)
+            finally:
+                self.runtime = chosen
+
         self.model.to(inputs.device)
-        capture = Capture(self.model, taps, f'teacher {self.title!r}')
-        with capture:
-            result = self.family.forward(self.model, inputs, data_samples)
-        self.firings = {tap: len(capture.calls(tap)) for tap in taps}
-        return Heard(capture, result)
+        heard = plain = hear(Runtime())
+        if self.runtime.fold_bn:
+            self.runtime.fold(self.model)
+            difference = largest_difference(_said(hear(Runtime()), taps), _said(plain, taps))
+            if difference > _SAME:
+                raise ValueError(
+                    f'teacher {self.title!r}: fold_bn changes what it says by {difference:.1%} (a '
+                    'BatchNorm that does not follow its convolution, or a tap in between); drop it'
+                )
+        if self.runtime != Runtime():
+            self.runtime.lay_out(self.model)
+            heard = hear(self.runtime)
+            self.difference = largest_difference(_said(heard, taps), _said(plain, taps))
+        self.firings = {tap: len(heard.capture.calls(tap)) for tap in taps}
+        return heard
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: list, **kwargs) -> list:
         """Predicts in the student's classes from the student's inputs, to be judged."""
-        samples = self.model.predict(self._convert(inputs, data_samples), data_samples, **kwargs)
+        images = self.runtime.inputs(self._convert(inputs, data_samples))
+        with self.runtime.context(images.device):
+            samples = self.model.predict(images, data_samples, **kwargs)
         return self.family.rename_classes(samples, self.match)
+
+
+def _said(heard: Heard, taps) -> list[Tensor]:
+    """Everything a teacher gave, in a fixed order."""
+    values = [heard.capture.calls(tap) for tap in sorted(taps, key=lambda tap: tap.address)]
+    values += list(heard.predictions.outputs.values())
+    return [x for x in flatten(values) if isinstance(x, Tensor)]
 
 
 def build_teachers(cfg: dict | None, preprocessor) -> dict[str | None, Teacher]:

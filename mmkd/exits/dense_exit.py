@@ -89,5 +89,5 @@ class DenseExit(Exit):
             pyramid.append(convolution(pyramid[-1].relu()))
         outputs = lesson.family.head_outputs(self.branch, pyramid)
         losses = self.taught(outputs, lesson, self.branch, self.weight)
-        losses.update(self.feature_losses(lesson, self.weight))
+        losses.update(self.feature_losses(lesson))
         return losses

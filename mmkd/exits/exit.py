@@ -11,8 +11,8 @@ class Exit(Term):
 
     Its loss is ``weight * schedule * (gt * labels + kd * teacher's final predictions + feat *
     teacher's feature at the same depth)``: three independent switches. Where weights are a list,
-    the features of all stages together count at its mean. Deep supervision: Lee et
-    al. (2015); with a teacher's final predictions: Hao et al. (NeurIPS 2023; TPAMI 2026).
+    each branch has its own in all three. Deep supervision: Lee et al. (2015); with a teacher's
+    final predictions: Hao et al. (NeurIPS 2023; TPAMI 2026).
 
     Args:
         tap: address in the student, or a list of them.
@@ -50,7 +50,7 @@ class Exit(Term):
         self.uses_logits = self.uses_predictions = bool(self.kd)
         self.feature = None
         if self.feat:
-            self.feature = FeatureKD(tap, loss=feat_loss, teacher=teacher)
+            self.feature = FeatureKD(tap, loss=feat_loss, teacher=teacher, weight=weight)
             self.teacher_taps = self.feature.teacher_taps
         self._kd_losses = kd_losses or {}
         self.criterion = nn.Module()
@@ -89,8 +89,8 @@ class Exit(Term):
                 losses[f'kd_{name}'] = value * (weight * self.kd)
         return losses
 
-    def feature_losses(self, lesson, weight: float) -> dict[str, Tensor]:
+    def feature_losses(self, lesson) -> dict[str, Tensor]:
         """The features' share, weighted."""
         if self.feature is None:
             return {}
-        return {'feat_loss': self.feature(lesson)['loss'] * (weight * self.feat)}
+        return {'feat_loss': self.feature(lesson)['loss'] * self.feat}

@@ -94,5 +94,5 @@ class SegExit(Exit):
         for out, weight in zip(outputs, weights):
             for name, value in self.taught(out, lesson, head, weight).items():
                 losses[name] = losses.get(name, 0.0) + value
-        losses.update(self.feature_losses(lesson, sum(weights) / len(weights)))
+        losses.update(self.feature_losses(lesson))
         return losses

@@ -1,5 +1,6 @@
 """Taps: the address of a tensor inside a model, and how its value is caught."""
 
+import contextlib
 import difflib
 import re
 from dataclasses import dataclass, field
@@ -63,9 +64,9 @@ class Tap:
         Raises:
             ValueError: if there is none; the nearest names are offered.
         """
+        with contextlib.suppress(AttributeError):
+            return model.get_submodule(self.path)
         modules = dict(model.named_modules())
-        if self.path in modules:
-            return modules[self.path]
         near = difflib.get_close_matches(self.path, [n for n in modules if n], n=3, cutoff=0.5)
         known = near or [name for name, _ in model.named_children()]
         hint = 'nearest names' if near else 'its parts'
@@ -105,7 +106,7 @@ class Tap:
                 raise ValueError(
                     f'{where}: tap {self.address!r} points outside what is there: {found}'
                 )
-        tensors = list(_flatten(value))
+        tensors = list(flatten(value))
         if not tensors or not all(isinstance(x, Tensor) for x in tensors):
             kinds = sorted({type(x).__name__ for x in tensors}) or ['nothing']
             raise ValueError(
@@ -171,7 +172,7 @@ class Capture:
         if tap.address in self._clone:
             value = _map(torch.clone, value)
         self._calls[tap].append(value)
-        self._versions += [(tap, x, x._version) for x in _flatten(value) if isinstance(x, Tensor)]
+        self._versions += [(tap, x, x._version) for x in flatten(value) if isinstance(x, Tensor)]
         self.firings += 1
         if self.firings == self._stop_after:
             raise StopForwardError
@@ -189,10 +190,11 @@ class Capture:
         return frozenset(tap.address for tap, x, version in self._versions if x._version != version)
 
 
-def _flatten(value):
+def flatten(value):
+    """The items of nested tuples and lists, in order."""
     if isinstance(value, (tuple, list)):
         for item in value:
-            yield from _flatten(item)
+            yield from flatten(item)
     else:
         yield value
 

@@ -228,3 +228,17 @@ def test_a_detector_has_no_use_for_it():
             detector(), teacher=random_teacher(detector()),
             exits=dict(e=dict(type='SegExit', tap='backbone[1]')),
         )  # fmt: skip
+
+
+def test_features_count_branch_by_branch():
+    def features(weight):
+        model = with_exit(weight=weight, gt=0.0, kd=0.0, feat=2.0)
+        norms_in_eval(model)
+        losses = early(model.loss(*seg_batch(model)))
+        assert set(losses) == {'feat_loss'}
+        return losses['feat_loss'].item()
+
+    first, second = features([1.0, 0.0]), features([0.0, 1.0])
+    assert abs(first - second) > 1e-3
+    assert features([0.1, 0.4]) == pytest.approx(0.1 * first + 0.4 * second, rel=1e-5)
+    assert features(0.3) == pytest.approx(0.3 * (first + second), rel=1e-5)

@@ -16,6 +16,8 @@ from toys import (
     total,
 )
 
+from mmkd.families import find_family
+from mmkd.families.family import Predictions
 from mmkd.terms.tap import Capture, Tap
 
 HEADS = ('fcn', 'psp', 'deeplabv3', 'deeplabv3plus', 'segformer', 'uper', 'ocr')
@@ -174,3 +176,26 @@ def test_a_batch_that_is_ignored_altogether_is_zero_with_a_whole_graph(tmp_path)
     losses['kd.loss_seg'].backward()
     for name, p in model.named_parameters():
         assert p.grad is not None and p.grad.eq(0).all(), name
+
+
+@pytest.mark.parametrize('sampled', [False, True])
+def test_labels_cost_what_the_heads_own_rule_says(sampled):
+    cfg = segmentor()
+    cfg['decode_head']['loss_decode'] = [
+        dict(type='CrossEntropyLoss', loss_name='loss_ce', loss_weight=0.7),
+        dict(type='CrossEntropyLoss', loss_name='loss_other'),
+        dict(type='CrossEntropyLoss', loss_name='loss_ce', class_weight=[1.0, 2.0, 0.5, 1.0]),
+    ]
+    if sampled:
+        cfg['decode_head']['sampler'] = dict(type='OHEMPixelSampler', thresh=0.7, min_kept=100)
+    model = plain(cfg)
+    family = find_family(model)
+    _, samples = seg_batch(model)
+    head = model.decode_head
+    logits = torch.randn(2, 4, 16, 16)
+    stock = head.loss_by_feat(logits, samples)
+    heard = Predictions(context=(samples,))
+    ours = family.ground_truth_losses(head, dict(seg=[logits]), heard)
+    assert set(ours) == set(stock) - {'acc_seg'} == {'loss_ce', 'loss_other'}
+    for name, value in ours.items():
+        assert torch.equal(value, stock[name])

@@ -12,13 +12,12 @@ model = dict(
             type='Pretrained',
             checkpoint='data/weights/mobilenet_v2_1.0_imagenet_mmdet.pth')))
 
-max_iters = 600
-train_cfg = dict(max_iters=max_iters)
+max_iters = 1200
+train_cfg = dict(max_iters=max_iters, val_interval=300)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', eta_min=0., by_epoch=False, begin=50, end=max_iters)
 ]
-train_dataloader = dict(batch_size=8)
 optim_wrapper = dict(
     optimizer=dict(lr=1e-3),
     paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.5))))

@@ -12,8 +12,8 @@ model = dict(
             type='Pretrained',
             checkpoint='data/weights/mobilenet_v2_1.0_imagenet_mmseg.pth')))
 
-max_iters = 800
-train_cfg = dict(max_iters=max_iters)
+max_iters = 1600
+train_cfg = dict(max_iters=max_iters, val_interval=400)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', eta_min=0., by_epoch=False, begin=50, end=max_iters)

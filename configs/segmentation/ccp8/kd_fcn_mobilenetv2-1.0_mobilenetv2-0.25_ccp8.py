@@ -7,7 +7,8 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='configs/segmentation/ccp8/fcn_mobilenetv2-1.0_ccp8.py',
-        checkpoint='data/weights/ccp8_teacher.pth'),
+        checkpoint='data/weights/ccp8_teacher.pth',
+        fold_bn=True, channels_last=True, autocast='bfloat16'),
     terms=dict(kd=dict(type='LogitKD', weight=3.0)))
 
 default_hooks = dict(distill=dict(type='mmkd.DistillHook'))

@@ -1,0 +1,74 @@
+"""How a teacher is run: cheaper in ways that leave what it says alone, each switched on by name."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from mmcv.cnn.utils import fuse_conv_bn
+from torch import Tensor, nn
+
+_DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Options of a teacher's forward pass; what each gains and changes: ``docs/benchmark.md``.
+
+    Args:
+        fold_bn: fold each BatchNorm into the convolution before it.
+        channels_last: run in the ``[B, H, W, C]`` memory format.
+        autocast: ``'bfloat16'`` or ``'float16'``; ``None``: as the student runs.
+
+    Raises:
+        ValueError: on a dtype that autocast does not have.
+    """
+
+    fold_bn: bool = False
+    channels_last: bool = False
+    autocast: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.autocast is not None and self.autocast not in _DTYPES:
+            raise ValueError(
+                f"autocast={self.autocast!r} must be 'bfloat16', 'float16' or None (as the student)"
+            )
+
+    def fold(self, model: nn.Module) -> None:
+        """Folds BatchNorms in place, in a frozen model in eval mode.
+
+        mmcv pairs layers by the order in which they were defined; whether that was the order in
+        which they run is for the caller to compare.
+        """
+        if self.fold_bn:
+            fuse_conv_bn(model)
+            model.requires_grad_(False)
+
+    def lay_out(self, model: nn.Module) -> None:
+        """Sets the memory format of the weights, in place."""
+        if self.channels_last:
+            model.to(memory_format=torch.channels_last)
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """``[B, 3, H, W]`` in the memory format of the model."""
+        if not self.channels_last:
+            return images
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def context(self, device: torch.device):
+        """What the forward pass runs under."""
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(device.type, dtype=_DTYPES[self.autocast])
+
+    def __str__(self) -> str:
+        names = [name for name in ('fold_bn', 'channels_last') if getattr(self, name)]
+        return ', '.join([*names, *([self.autocast] if self.autocast else [])])
+
+
+def largest_difference(ours: list[Tensor], theirs: list[Tensor]) -> float:
+    """Largest absolute difference of corresponding tensors, relative to the largest value there."""
+    worst = 0.0
+    for mine, other in zip(ours, theirs, strict=True):
+        scale = other.abs().max().clamp(min=1e-6)
+        worst = max(worst, float((mine.float() - other).abs().max() / scale))
+    return worst
