@@ -76,15 +76,17 @@ class Checkpoint:
             safetensors file); objects that are neither tensors nor plain Python are inert.
         path: the local file.
         sha256: of the file's bytes, in hexadecimal.
+        averaged: whether the tensors are an average that mmengine's ``EMAHook`` kept.
     """
 
     state_dict: dict
     meta: dict
     path: str
     sha256: str
+    averaged: bool = False
 
 
-def read_checkpoint(source: str) -> Checkpoint:
+def read_checkpoint(source: str, without_ema: bool = False) -> Checkpoint:
     """Read a weight file: a torch file, a ``.safetensors`` file, or a URL of either.
 
     A URL is kept in torch.hub's ``checkpoints`` folder. A name that ends in ``-<sha256 prefix>``
@@ -92,9 +94,16 @@ def read_checkpoint(source: str) -> Checkpoint:
     such a prefix the kept file's name carries a mark of the URL, so that two addresses never
     share a file.
 
+    Args:
+        source: a path or a URL.
+        without_ema: of a file that an ``EMAHook`` took part in, the weights of the last step
+            instead of their average. The hook swaps the two when it saves: ``state_dict`` is the
+            average, and what was trained lies under ``ema_state_dict``.
+
     Raises:
         ValueError: the file is missing, damaged, holds code instead of tensors, has no tensors
-            inside, cannot be downloaded, or contradicts the hash in its name.
+            inside, cannot be downloaded, contradicts the hash in its name, or has no average to
+            do without.
     """
     if source.startswith(('http://', 'https://')):
         path, sha256 = _fetch(source)
@@ -104,8 +113,16 @@ def read_checkpoint(source: str) -> Checkpoint:
             raise ValueError(f'the checkpoint file {source!r} does not exist: correct the path')
         sha256 = _sha256(path)
     read = _read_safetensors if path.suffix == '.safetensors' else _read_torch
-    state_dict, meta = read(path)
-    return Checkpoint(_strip_module_prefix(state_dict), meta, str(path), sha256)
+    state_dict, meta, swapped = read(path)
+    if without_ema:
+        if swapped is None:
+            raise ValueError(
+                f'{path} holds no average (no ema_state_dict): its weights are those of the last '
+                'step already'
+            )
+        state_dict = swapped
+    averaged = swapped is not None and not without_ema
+    return Checkpoint(_strip_module_prefix(state_dict), meta, str(path), sha256, averaged)
 
 
 def load_strict(model: nn.Module, checkpoint: Checkpoint, what: str) -> None:
@@ -187,7 +204,8 @@ def _some(names: list[str]) -> str:
     return ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')
 
 
-def _read_torch(path: Path) -> tuple[dict, dict]:
+def _read_torch(path: Path) -> tuple[dict, dict, dict | None]:
+    """Weights, meta, and the weights that EMAHook swapped away, where it took part."""
     try:
         with torch.serialization.safe_globals(_STAND_INS):
             content = torch.load(path, map_location='cpu', weights_only=True)
@@ -215,10 +233,15 @@ def _read_torch(path: Path) -> tuple[dict, dict]:
             "under the key 'state_dict'"
         )
     meta = content.get('meta')
-    return state_dict, meta if isinstance(meta, dict) else {}
+    swapped = content.get('ema_state_dict')
+    if isinstance(swapped, dict):
+        swapped.pop('steps', None)  # of the average, no weight
+    else:
+        swapped = None
+    return state_dict, meta if isinstance(meta, dict) else {}, swapped
 
 
-def _read_safetensors(path: Path) -> tuple[dict, dict]:
+def _read_safetensors(path: Path) -> tuple[dict, dict, None]:
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError:
@@ -233,7 +256,7 @@ def _read_safetensors(path: Path) -> tuple[dict, dict]:
         ) from error
     if not state_dict:
         raise ValueError(f"no tensors inside {path}: save the model's state_dict")
-    return state_dict, {key: _from_json(value) for key, value in written.items()}
+    return state_dict, {key: _from_json(value) for key, value in written.items()}, None
 
 
 def _from_json(value: str) -> Any:

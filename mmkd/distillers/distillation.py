@@ -82,18 +82,23 @@ class Distillation(nn.Module):
                 stack.enter_context(self.family.listen_to_head(head, heads[path]))
             yield Heard(capture, predictions), heads
 
-    def teach(self, student: nn.Module, inputs: Tensor, samples: list, heard) -> dict[str, Tensor]:
-        """What terms and exits add to the student's losses, by log name."""
+    def needs(self) -> dict[str | None, tuple[set, bool]]:
+        """What this iteration asks of each teacher: its taps, and whether its predictions."""
         needs = {}
         for part in self.active():
             if part.uses_teacher:
                 taps, predictions = needs.get(part.teacher, (set(), False))
                 taps = taps | set(part.teacher_taps)
                 needs[part.teacher] = (taps, predictions or part.uses_predictions)
+        return needs
+
+    def teach(self, student: nn.Module, inputs: Tensor, samples: list, heard) -> dict[str, Tensor]:
+        """What terms and exits add to the student's losses, by log name."""
         own, heads = heard
         lesson = Lesson(
-            student, self.family, inputs, samples, own, heads, self.teachers, needs, self.shares
-        )
+            student, self.family, inputs, samples, own, heads, self.teachers, self.needs(),
+            self.shares,
+        )  # fmt: skip
         losses = {}
         for part in self.parts:
             if not part.is_off:
@@ -166,7 +171,9 @@ def prepare_parts(parts: list[Term], rehearsal: Rehearsal) -> None:
 
 def _no_teacher(part: Term, teachers: dict) -> str:
     if not teachers:
-        fix = 'give teacher=dict(...)' + (', or gt=1, kd=0, feat=0' if part.kind == 'exit' else '')
+        fix = 'give teacher=dict(...)' + (
+            f', or {part.without_teacher}' if part.without_teacher else ''
+        )
         return f'{part.where}: it listens to a teacher but there is none; {fix}'
     names = [name for name in teachers if name is not None]
     if not names:

@@ -5,11 +5,10 @@ import inspect
 
 import torch
 from mmengine.dist import broadcast, is_distributed
-from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmkd.families import find_family
-from mmkd.registry import MODELS, build_in_scope
+from mmkd.registry import MODELS, build_in_scope, library_of
 
 from .checkpoint import load_strict, read_checkpoint
 from .distillation import Distillation, build_parts, prepare_parts
@@ -61,14 +60,15 @@ def Distiller(
     cfg = dict(student)
     if data_preprocessor is not None:
         cfg.setdefault('data_preprocessor', data_preprocessor)
-    if '_scope_' not in cfg and DefaultScope.get_current_instance():
-        cfg['_scope_'] = DefaultScope.get_current_instance().scope_name
+    cfg['_scope_'] = library_of(cfg, 'student')
     model = build_in_scope(cfg, 'student')
     with forked_random_state(_shared_seed()):
         family = find_family(model)
         teachers = build_teachers(teacher, model.data_preprocessor)
         parts = build_parts(terms, exits, teachers)
         for part in parts:
+            if part.uses_teacher:
+                part.meet(model, teachers[part.teacher])
             for tap in part.student_taps:
                 tap.find(model, f'{part.where}, student')
             for tap in part.teacher_taps if part.uses_teacher else ():

@@ -84,6 +84,11 @@ class Lesson:
             )
         return self._targets[name]
 
+    def frozen(self, name: str | None):
+        """A teacher's model and its family, for an exit that runs through its layers."""
+        teacher = self._teachers[name]
+        return teacher.model, teacher.family
+
     def match(self, name: str | None):
         """Which classes the student and a teacher share."""
         return self._teachers[name].match

@@ -47,6 +47,7 @@ class Teacher:
         self.difference = 0.0  # to the plain model, see `rehearse`
         self.match: ClassMatch | None = None
         self.firings: dict[Tap, int] = {}
+        self._changed: frozenset[str] = frozenset()  # taps whose tensors it changes in place
         self._convert = InputConverter(preprocessor, model.data_preprocessor, self.title)
 
     @property
@@ -125,7 +126,9 @@ class Teacher:
             predictions: whether final predictions are needed.
         """
         stop = None if predictions else sum(self.firings[tap] for tap in taps)
-        capture = Capture(self.model, taps, f'teacher {self.title!r}', stop_after=stop)
+        capture = Capture(
+            self.model, taps, f'teacher {self.title!r}', clone=self._changed, stop_after=stop
+        )
         return self._forward(capture, self._convert(inputs, data_samples), data_samples)
 
     def _forward(self, capture: Capture, inputs: Tensor, data_samples: list) -> Heard:
@@ -169,6 +172,7 @@ class Teacher:
             self.runtime.lay_out(self.model)
             heard = hear(self.runtime)
             self.difference = largest_difference(_said(heard, taps), _said(plain, taps))
+        self._changed = heard.capture.changed_in_place()
         self.firings = {tap: len(heard.capture.calls(tap)) for tap in taps}
         return heard
 

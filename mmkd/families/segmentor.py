@@ -131,7 +131,7 @@ class Segmentor(Family):
         return SegmentorCriterion(head.out_channels == 1, head.align_corners, losses)
 
     def ground_truth_losses(self, head, outputs, predictions):
-        # What BaseDecodeHead.loss_by_feat does, without its accuracy, which costs more than the loss.
+        # BaseDecodeHead.loss_by_feat without its accuracy, which costs more than the loss.
         labels = torch.stack([sample.gt_sem_seg.data for sample in predictions.context[0]])
         logits = resize(
             outputs['seg'][0],

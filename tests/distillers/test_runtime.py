@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from toys import batch_for, detector, distil, lively, plain, save, segmentor
 from torch import nn
+from toys import batch_for, detector, distil, lively, plain, save, segmentor
 
 OPTIONS = [
     (dict(fold_bn=True), 1e-5),

@@ -1,0 +1,84 @@
+"""tools/benchmark.py on toy models: what it prints is what it measured."""
+
+import json
+
+import pytest
+
+DISTILLATION = """
+import copy
+teacher = copy.deepcopy(model)
+model = dict(
+    type='mmkd.Distiller', student=model,
+    teacher=dict(config=teacher, checkpoint=None, classes='same'),
+    terms=dict(kd=dict(type='LogitKD'), f=dict(type='FeatureKD', tap='backbone[1:]')))
+default_hooks.update(distill=dict(type='mmkd.DistillHook'))
+"""
+
+
+@pytest.fixture
+def write_distillation(write_config):
+    return lambda kind: write_config(kind, extra=DISTILLATION)
+
+
+@pytest.mark.parametrize('kind', ['det', 'seg'])
+def test_it_measures_a_distillation(kind, write_distillation, tmp_path, load_tool, capsys):
+    config = write_distillation(kind)
+    tool, out = load_tool('benchmark'), tmp_path / 'out'
+    options = ['--size', '64', '--rounds', '3', '--warmup', '1', '--teacher-options']
+    record = tool.main(tool.parse_args([str(config), *options, '--out', str(out)]))
+
+    written = json.loads((out / f'{config.stem}.json').read_text())
+    assert written == json.loads(json.dumps(record))
+    ms = record['ms']
+    assert all(value > 0 for value in ms.values())
+    assert ms['distilled'] > ms['student'] and ms['distilled'] > ms['teacher']
+    assert record['to_both'] == ms['distilled'] / (ms['student'] + ms['teacher'])
+    assert record['to_student'] == ms['distilled'] / ms['student']
+    assert set(record['parts']) == {'kd', 'f'}
+    assert record['peak_mib']['distilled'] >= record['peak_mib']['student'] > 0.1
+    options = {row['option']: row for row in record['teacher_options']}
+    assert options['nothing']['difference'] == 0
+    assert 0 < options['fold_bn']['difference'] < 1e-3 < options['bfloat16']['difference']
+    printed = capsys.readouterr().out
+    assert (out / 'summary.md').read_text() in printed
+    assert f'**{record["to_both"]:.2f}**' in printed
+
+
+def test_a_step_without_a_part_leaves_it_as_it_was(write_distillation, load_tool):
+    from mmengine.config import Config
+
+    from mmkd.registry import MODELS
+
+    tool = load_tool('benchmark')
+    model = MODELS.build(Config.fromfile(write_distillation('seg')).model)
+    part = model.distillation.parts[0]
+    assert part in model.distillation.active()
+    with tool.without(part):
+        assert part not in model.distillation.active()
+    assert part in model.distillation.active()
+
+
+def test_the_models_own_peak_is_found(load_tool):
+    import torch
+
+    kept = []
+
+    def step():
+        first = torch.ones(1 << 20)  # 4 MiB
+        kept.append(torch.ones(1 << 19))
+        del first
+        torch.ones(1 << 18)
+
+    assert load_tool('benchmark').peak_memory(step) == pytest.approx(6.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [([], 'its model is no mmkd.Distiller'), (['--rounds', '0'], '--rounds 0')],
+)
+def test_mistakes_are_one_line(options, message, write_config, write_distillation, load_tool):
+    config = write_config('seg') if not options else write_distillation('seg')
+    tool = load_tool('benchmark')
+    with pytest.raises(ValueError, match=message) as error:
+        tool.main(tool.parse_args([str(config), *options]))
+    assert '\n' not in str(error.value)
