@@ -29,6 +29,7 @@ MODELS = Registry(
 FAMILIES = Registry('family', scope='mmkd', locations=['mmkd.families'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmkd', locations=['mmkd.hooks'])
 
+_OWN = "a type of your own needs custom_imports=dict(imports=['its_package'])"
 _UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
@@ -48,13 +49,7 @@ def build(cfg: dict, where: str, kind: str | None = None, **extra) -> nn.Module:
         raise ValueError(f'{where}: {cfg!r} must be a dict with a type')
     cfg = {k: v for k, v in cfg.items() if k != '_scope_'}
     name = cfg['type']
-    if isinstance(name, str):
-        MODELS.import_from_location()
-        known = list(MODELS.module_dict)
-        if '.' not in name and name not in known:
-            near = difflib.get_close_matches(name, known, n=3) or sorted(known)
-            raise ValueError(f'{where}: unknown type {name!r}; nearest: {", ".join(near)}')
-    target = MODELS.get(name) if isinstance(name, str) else name
+    target = _find(name, where) if isinstance(name, str) else name
     if kind is not None and getattr(target, 'kind', None) != kind:
         fitting = [n for n, t in MODELS.module_dict.items() if getattr(t, 'kind', None) == kind]
         raise ValueError(
@@ -70,6 +65,22 @@ def build(cfg: dict, where: str, kind: str | None = None, **extra) -> nn.Module:
         raise ValueError(f'{where}: cannot build {name!r}: {reason}') from error
     except ValueError as error:
         raise ValueError(f'{where}: {error}') from error
+
+
+def _find(name: str, where: str):
+    """A type by its name here, or by ``scope.Name`` or ``package.Name`` elsewhere."""
+    MODELS.import_from_location()
+    known = list(MODELS.module_dict)
+    if '.' not in name and name not in known:
+        near = difflib.get_close_matches(name, known, n=3) or sorted(known)
+        raise ValueError(f'{where}: unknown type {name!r}; nearest: {", ".join(near)}; {_OWN}')
+    try:
+        target = MODELS.get(name)
+    except RuntimeError:  # what mmengine makes of a name that is neither registered nor importable
+        target = None
+    if target is None:
+        raise ValueError(f'{where}: unknown type {name!r}: no such registry or module; {_OWN}')
+    return target
 
 
 def _arguments(target: type) -> list[str]:
@@ -89,17 +100,37 @@ def build_in_scope(cfg: dict, what: str) -> nn.Module:
     Raises:
         ValueError: if it cannot be built.
     """
-    cfg = dict(cfg)
-    scope = cfg.pop('_scope_', None)
-    if scope is None:
-        current = DefaultScope.get_current_instance()
-        scope = current.scope_name if current else None
-    if scope in (None, 'mmengine', 'mmkd'):
-        raise ValueError(
-            f"{what}: in which library is {cfg.get('type')!r}? set default_scope='mmdet' (or "
-            "'mmseg') in the config"
-        )
+    scope = library_of(cfg, what)
     try:
         return MMENGINE_MODELS.build(dict(cfg, _scope_=scope))
     except (TypeError, KeyError) as error:
         raise ValueError(f'{what}: cannot be built: {" ".join(str(error).split())}') from error
+
+
+def library_of(cfg: dict, what: str) -> str:
+    """The scope that a stock model is built in: its own, the current one, or the only one left.
+
+    A config that a notebook has read has no current scope; then the library that alone registers
+    the model's type is it.
+
+    Raises:
+        ValueError: if none of them says.
+    """
+    current = DefaultScope.get_current_instance()
+    for scope in (cfg.get('_scope_'), current and current.scope_name):
+        # a base written `mmkd::...` marks what is taken from it with mmkd's own scope
+        if scope not in (None, 'mmengine', 'mmkd'):
+            return scope
+    kind = cfg.get('type')
+    owners = []
+    for scope, registry in MMENGINE_MODELS.children.items():
+        if scope != 'mmkd':
+            registry.import_from_location()
+            if str(kind).removeprefix(f'{scope}.') in registry.module_dict:
+                owners.append(scope)
+    if len(owners) != 1:
+        raise ValueError(
+            f"{what}: in which library is {kind!r}? set default_scope='mmdet' (or 'mmseg') in the "
+            'config'
+        )
+    return owners[0]

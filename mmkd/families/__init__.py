@@ -18,16 +18,17 @@ if find_spec('mmdet'):
 
 
 def find_family(model: nn.Module):
-    """The most specific family that knows this model.
+    """The most specific family that knows this model; among equals the one registered last.
 
     Raises:
         ValueError: if none does.
     """
-    families = sorted(FAMILIES.module_dict.values(), key=lambda f: -f.specificity)
-    for family in families:
+    latest_first = reversed(FAMILIES.module_dict.values())
+    for family in sorted(latest_first, key=lambda f: -f.specificity):
         if family.knows(model):
             return family(model)
     raise ValueError(
         f'no family knows {type(model).__name__}; mmkd distils mmdet detectors and mmseg '
-        f'segmentors (known: {", ".join(sorted(FAMILIES.module_dict))})'
+        f'segmentors (known: {", ".join(sorted(FAMILIES.module_dict))}); register a family of your '
+        'own in mmkd.registry.FAMILIES for another'
     )
