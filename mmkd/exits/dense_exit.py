@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from mmkd.registry import MODELS, build, build_in_scope
+from mmkd.registry import MODELS, build_in_scope
 from mmkd.terms.term import shape_of
 
-from .exit import Exit
+from .exit import Exit, group_norm
 
 
 @MODELS.register_module()
@@ -52,35 +52,18 @@ class DenseExit(Exit):
         self.branch.init_weights()
         width = self.branch.in_channels
         for stage in stages:
-            self.levels.append(self._adapt(stage.shape[1], width))
+            self.levels.append(self.adapt(stage.shape[1], width, _project))
             self.shapes.append(f'{shape_of(stage)} -> {width} channels')
         for _ in range(len(wanted) - len(stages)):
             self.extra.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
 
     def _check_strides(self, stages: list[Tensor], wanted: list[int], side: int) -> None:
-        shapes = ', '.join(str(tuple(x.shape)) for x in stages)
-        if any(x.dim() != 4 for x in stages):
-            raise ValueError(f'{self.where}: stages must be [B, C, H, W] maps, not {shapes}')
-        strides = [round(side / x.shape[-1]) for x in stages]
+        strides = self.strides(stages, side)
         if strides != wanted[: len(strides)]:
             raise ValueError(
                 f'{self.where}: the tapped stages have strides {strides}, the head works at '
                 f'{wanted}; tap stages that begin at stride {wanted[0]}'
             )
-
-    def _adapt(self, in_channels: int, width: int) -> nn.Module:
-        if self.adapter not in ('auto', None):
-            channels = dict(in_channels=in_channels, out_channels=width)
-            return build(self.adapter, f'{self.where}: adapter', **channels)
-        if in_channels == width:
-            return nn.Identity()
-        if self.adapter is None:
-            raise ValueError(
-                f'{self.where}: a stage has {in_channels} channels, the head {width}, and '
-                "adapter=None; use adapter='auto'"
-            )
-        groups = max(n for n in (32, 16, 8, 4, 2, 1) if width % n == 0)
-        return nn.Sequential(nn.Conv2d(in_channels, width, 1), nn.GroupNorm(groups, width))
 
     def forward(self, lesson) -> dict[str, Tensor]:
         stages = lesson.tap(self.name, self.student_taps)
@@ -91,3 +74,7 @@ class DenseExit(Exit):
         losses = self.taught(outputs, lesson, self.branch, self.weight)
         losses.update(self.feature_losses(lesson))
         return losses
+
+
+def _project(in_channels: int, width: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(in_channels, width, 1), group_norm(width))

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from mmkd.registry import build
 from mmkd.terms.feature_kd import FeatureKD
 from mmkd.terms.term import Term, check_weight, full_precision, parse_taps
 
@@ -31,6 +32,7 @@ class Exit(Term):
     """
 
     kind = 'exit'
+    without_teacher = 'gt=1, kd=0, feat=0'
 
     def __init__(
         self, tap, adapter='auto', weight=0.25, gt=0.5, kd=0.5, feat=0.0,
@@ -63,6 +65,40 @@ class Exit(Term):
             self.feature.kind = self.kind
             self.feature.prepare(rehearsal)
 
+    def strides(self, stages: list[Tensor], side: int) -> list[int]:
+        """Pixels a cell, of stages of images with this side.
+
+        Raises:
+            ValueError: if they are not ``[B, C, H, W]`` maps.
+        """
+        if any(x.dim() != 4 for x in stages):
+            shapes = ', '.join(str(tuple(x.shape)) for x in stages)
+            raise ValueError(f'{self.where}: stages must be [B, C, H, W] maps, not {shapes}')
+        return [round(side / x.shape[-1]) for x in stages]
+
+    def adapt(self, in_channels: int, width: int, join) -> nn.Module:
+        """The adapter of one stage: the user's, none where channels are equal, or ``join``'s.
+
+        Args:
+            in_channels: of the stage.
+            width: of what it has to fit.
+            join: makes an adapter of the two.
+
+        Raises:
+            ValueError: if channels differ and the user wants none.
+        """
+        if self.adapter not in ('auto', None):
+            channels = dict(in_channels=in_channels, out_channels=width)
+            return build(self.adapter, f'{self.where}: adapter', **channels)
+        if in_channels == width:
+            return nn.Identity()
+        if self.adapter is None:
+            raise ValueError(
+                f'{self.where}: a stage has {in_channels} channels, the head {width}, and '
+                "adapter=None; use adapter='auto'"
+            )
+        return join(in_channels, width)
+
     def ground_truth(self, outputs: dict, lesson, head: nn.Module) -> dict[str, Tensor]:
         """Losses against the labels by the main head's own rules, lists summed."""
         losses = lesson.family.ground_truth_losses(head, outputs, lesson.student.predictions)
@@ -94,3 +130,9 @@ class Exit(Term):
         if self.feature is None:
             return {}
         return {'feat_loss': self.feature(lesson)['loss'] * self.feat}
+
+
+def group_norm(width: int) -> nn.GroupNorm:
+    """GroupNorm with as many groups, up to 32, as divide the channels."""
+    groups = max(n for n in (32, 16, 8, 4, 2, 1) if width % n == 0)
+    return nn.GroupNorm(groups, width)

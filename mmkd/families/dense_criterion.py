@@ -1,5 +1,6 @@
 """Vanilla KD of dense detectors."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,7 @@ class DenseTargets:
         boxes: decoded boxes in pixels ``[M, 4]``.
         bins: GFL's bin logits ``[M * 4, n + 1]``, or ``None``.
         centerness: logits ``[M]``, or ``None``.
+        rows: how many priors each level has in the batch.
     """
 
     cls: Tensor
@@ -30,6 +32,26 @@ class DenseTargets:
     boxes: Tensor
     bins: Tensor | None
     centerness: Tensor | None
+    rows: tuple[int, ...]
+
+    def at(self, levels: tuple[int, ...]) -> 'DenseTargets':
+        """What it says at some levels, in their order."""
+
+        def pick(x: Tensor | None, per_row: int = 1) -> Tensor | None:
+            if x is None:
+                return None
+            parts = x.split([n * per_row for n in self.rows])
+            return torch.cat([parts[level] for level in levels])
+
+        return DenseTargets(
+            cls=pick(self.cls),
+            score=pick(self.score),
+            valid=pick(self.valid),
+            boxes=pick(self.boxes),
+            bins=pick(self.bins, 4),
+            centerness=pick(self.centerness),
+            rows=tuple(self.rows[level] for level in levels),
+        )
 
 
 class DenseCriterion(nn.Module):
@@ -63,7 +85,9 @@ class DenseCriterion(nn.Module):
             defaults['loss_centerness'] = dict(type='BinaryKLDivergence')
         self.parts, self.loss_weights = build_losses(losses, defaults)
 
-    def forward(self, student: dict, teacher: DenseTargets, match, lesson) -> dict[str, Tensor]:
+    def forward(
+        self, student: dict, teacher: DenseTargets, match, lesson, teacher_head=None, levels=None
+    ) -> dict[str, Tensor]:
         """Losses by name.
 
         Args:
@@ -71,16 +95,24 @@ class DenseCriterion(nn.Module):
             teacher: the teacher's targets, see :func:`dense_targets`.
             match: which classes both know.
             lesson: the training step.
+            teacher_head: where ``student`` was made by the teacher's own head, that head.
+            levels: where ``student`` holds some of the head's levels only, which; N stays that of
+                all levels.
         """
-        head = lesson.student_model.bbox_head
+        if teacher_head is None:
+            head, shared = lesson.student_model.bbox_head, match.student
+        else:
+            head, shared = teacher_head, match.teacher
         count = self._normaliser(teacher, lesson)
+        if levels is not None:
+            teacher = teacher.at(levels)
         values = {}
         for name, loss in self.parts.items():
             if name == 'loss_cls':
-                logits = match.student(_flatten(student['cls'], head.cls_out_channels), dim=1)
+                logits = shared(_flatten(student['cls'], head.cls_out_channels), dim=1)
                 value = loss(logits, teacher.cls, weight=teacher.valid, avg_factor=count)
             elif name == 'loss_bbox':
-                boxes = decode(head, student['box'], training=True)
+                boxes = decode(head, student['box'], teacher_head is None, levels)
                 value = loss(boxes, teacher.boxes, weight=teacher.score, avg_factor=count)
             elif name == 'loss_dfl':
                 bins = _flatten(student['box'], head.reg_max + 1)
@@ -119,9 +151,10 @@ def dense_targets(head: nn.Module, outputs: dict, match, lesson) -> DenseTargets
         lesson: the training step.
     """
     cls = match.teacher(_flatten(outputs['cls'], head.cls_out_channels), dim=1)
-    valid = []
+    valid, rows = [], []
     for maps in outputs['cls']:
         cells = maps.shape[0], *maps.shape[-2:], head.num_base_priors
+        rows.append(math.prod(cells))
         mask = lesson.valid_cells(maps.shape[-2:])
         if mask is None:
             valid.append(cls.new_ones(cells).flatten())
@@ -136,24 +169,27 @@ def dense_targets(head: nn.Module, outputs: dict, match, lesson) -> DenseTargets
         boxes=decode(head, outputs['box'], training=False),
         bins=_flatten(outputs['box'], head.reg_max + 1) if is_gfl else None,
         centerness=_flatten(outputs['centerness'], 1)[:, 0] if 'centerness' in outputs else None,
+        rows=tuple(rows),
     )
 
 
-def decode(head: nn.Module, maps: list[Tensor], training: bool) -> Tensor:
+def decode(head: nn.Module, maps: list[Tensor], training: bool, levels=None) -> Tensor:
     """Boxes in pixels ``[M, 4]`` from raw box maps, by the head's own priors and coder.
 
     Args:
         head: the head that made the maps.
         maps: per level ``[B, A*4, H, W]`` (GFL: ``[B, 4*(n+1), H, W]``).
         training: whether the head was in training mode (FCOS then leaves out the stride).
+        levels: which of the head's levels the maps are; ``None``: all.
     """
-    sizes = [tuple(x.shape[-2:]) for x in maps]
     generator = head.prior_generator
-    priors = generator.grid_priors(sizes, dtype=torch.float32, device=maps[0].device)
     boxes = []
-    for level, raw in enumerate(maps):
+    for level, raw in zip(levels or range(len(maps)), maps, strict=True):
         stride = generator.strides[level][0]
-        prior = get_box_tensor(priors[level]).repeat(raw.shape[0], 1)
+        prior = generator.single_level_grid_priors(
+            tuple(raw.shape[-2:]), level, dtype=torch.float32, device=raw.device
+        )
+        prior = get_box_tensor(prior).repeat(raw.shape[0], 1)
         if isinstance(head, GFLHead):
             prior = head.anchor_center(prior)
             value = head.integral(_flatten([raw], 4 * (head.reg_max + 1))) * stride

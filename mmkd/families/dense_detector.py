@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from mmkd.losses.functional import reduce_mean
 from mmkd.registry import FAMILIES
 
+from .dense_cells import CellTargets, cell_targets
 from .dense_criterion import DenseCriterion, dense_targets, has_centerness
+from .dense_cross import cross_outputs, tower_inputs
 from .detector import Detector
 from .family import Predictions, replaced
 
@@ -100,6 +102,34 @@ class DenseDetector(Detector):
     def head_outputs(self, head: nn.Module, features: list[Tensor]) -> dict[str, list[Tensor]]:
         """A head's raw outputs by kind on a pyramid of ``[B, C, H, W]``."""
         return _by_kind(head(tuple(features)))
+
+    def strides(self, model: nn.Module) -> list[int]:
+        """Pixels a cell, by level of the head."""
+        return [int(stride[0]) for stride in model.bbox_head.prior_generator.strides]
+
+    def towers(self, model: nn.Module, start: int) -> tuple[list[str], int]:
+        """Where the maps are after ``start`` convs of the class and the box tower; their channels.
+
+        Raises:
+            ValueError: if the towers have fewer, or are not the stock head's.
+        """
+        return tower_inputs(model.bbox_head, start)
+
+    def cross_outputs(self, model: nn.Module, features, levels, start, theirs) -> dict:
+        """A frozen head's raw outputs by kind on maps that enter its towers half-way.
+
+        Args:
+            model: the teacher.
+            features: by level, ``[B, C, H, W]``.
+            levels: which of its levels they are.
+            start: convolutions of the towers that are skipped.
+            theirs: the teacher's own maps at :meth:`towers`, all levels.
+        """
+        return _by_kind(zip(*cross_outputs(model.bbox_head, features, levels, start, theirs)))
+
+    def cell_targets(self, model: nn.Module, outputs, match, maps, lesson) -> CellTargets:
+        """What a teacher says of the cells of maps ``(stride, (H, W))``, whatever its priors."""
+        return cell_targets(model.bbox_head, outputs, match, maps, lesson)
 
 
 def _stock_head(model: nn.Module) -> type | None:

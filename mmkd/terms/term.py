@@ -26,6 +26,7 @@ class Term(nn.Module):
     uses_teacher = True  # listens to a teacher at all
     uses_logits = False  # compares final predictions, so classes must match
     uses_predictions = False  # needs the teacher's final predictions
+    without_teacher = ''  # how to write it where there is none
 
     def __init__(self, weight=1.0, schedule: dict | None = None, teacher: str | None = None):
         super().__init__()
@@ -63,6 +64,17 @@ class Term(nn.Module):
                 f'{", ".join(t.address for t in self.student_taps)}; give one number or {count}'
             )
         return self.weight
+
+    def meet(self, student: nn.Module, teacher) -> None:
+        """Chooses teacher taps that depend on the models; called before the dry run.
+
+        Args:
+            student: the plain student.
+            teacher: the teacher that it listens to.
+
+        Raises:
+            ValueError: if it can do nothing with these two.
+        """
 
     def prepare(self, rehearsal) -> None:
         """Builds what depends on shapes; called once, after the dry run.
