@@ -3,6 +3,7 @@
 from unittest import mock
 
 import torch
+from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.structures import InstanceData, PixelData
@@ -96,6 +97,48 @@ def detector(
             max_per_img=20,
         ),
     )  # fmt: skip
+
+
+def two_stage(width: int = 8, classes: int = 3, channels: int = 16) -> dict:
+    """Config of a Faster R-CNN on the backbone and neck of :func:`detector`."""
+    base = detector(width=width, channels=channels)
+    assigner = base['train_cfg']['assigner']
+    sampler = dict(type='RandomSampler', num=8, pos_fraction=0.5, neg_pos_ub=-1)
+    nms = dict(type='nms', iou_threshold=0.7)
+    proposals = dict(nms_pre=20, max_per_img=8, nms=nms, min_bbox_size=0)
+    cfg = dict(
+        type='FasterRCNN',
+        _scope_='mmdet',
+        **{key: base[key] for key in ('data_preprocessor', 'backbone', 'neck')},
+        rpn_head=dict(
+            type='RPNHead', in_channels=channels, feat_channels=channels, loss_cls=BCE,
+            anchor_generator=_anchors(), bbox_coder=_deltas([1.0] * 4),
+            loss_bbox=dict(type='L1Loss', loss_weight=1.0),
+        ),
+        roi_head=dict(
+            type='StandardRoIHead',
+            bbox_roi_extractor=dict(
+                type='SingleRoIExtractor', out_channels=channels, featmap_strides=STRIDES,
+                roi_layer=dict(type='RoIAlign', output_size=3, sampling_ratio=0),
+            ),
+            bbox_head=dict(
+                type='Shared2FCBBoxHead', in_channels=channels, fc_out_channels=channels,
+                roi_feat_size=3, num_classes=classes, bbox_coder=_deltas([0.1, 0.1, 0.2, 0.2]),
+                loss_cls=dict(type='CrossEntropyLoss', loss_weight=1.0),
+                loss_bbox=dict(type='L1Loss', loss_weight=1.0),
+            ),
+        ),
+        train_cfg=dict(
+            rpn=dict(assigner=assigner, sampler=sampler, allowed_border=-1, pos_weight=-1),
+            rpn_proposal=proposals,
+            rcnn=dict(assigner=assigner, sampler=sampler, pos_weight=-1),
+        ),
+        test_cfg=dict(
+            rpn=proposals,
+            rcnn=dict(score_thr=0.05, nms=nms, max_per_img=10),
+        ),
+    )  # fmt: skip
+    return ConfigDict(cfg)
 
 
 def _seg_head(kind: str, width: int, classes: int) -> dict:
