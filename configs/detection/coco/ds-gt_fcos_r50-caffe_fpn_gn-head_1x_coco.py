@@ -1,0 +1,7 @@
+"""FCOS-R50, the control: the same exits, taught by the labels alone; no teacher."""
+_base_ = './kd-ds_fcos_r101-caffe_r50-caffe_fpn_gn-head_1x_coco.py'
+
+model = dict(
+    teacher=None,
+    terms=None,
+    exits=dict(backbone=dict(gt=1., kd=0., feat=0.), neck=dict(gt=1., kd=0., feat=0.)))

@@ -1,0 +1,5 @@
+"""UPerNet-R18, the control: the same exits, taught by the labels alone; no teacher."""
+_base_ = './kd-ds_upernet_r101_r18_4xb4-160k_ade20k-512x512.py'
+
+model = dict(
+    teacher=None, terms=None, exits=dict(backbone=dict(gt=1., kd=0., feat=0.), auxiliary=None))
