@@ -1,12 +1,24 @@
-"""Every shipped config is built: stock ones as they are, distillations with random teachers."""
+"""Every shipped config is read; small ones are built; each distillation takes a training step.
 
+The steps use random weights and small images: of the published pairs, one per family by default,
+all of them under ``-m slow``.
+"""
+
+import functools
+from collections import defaultdict
 from pathlib import Path
+from unittest import mock
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
+from toys import det_batch, seg_batch
 
-import mmkd  # noqa: F401  makes `mmseg::` and `mmkd::` known to config files
+from mmkd.distillers.model_source import resolve_model
+from mmkd.families.family import Family
 from mmkd.registry import MODELS, build_in_scope
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -15,26 +27,71 @@ CONFIGS = sorted(
     for path in (ROOT / 'configs').rglob('*.py')
     if '_base_' not in path.relative_to(ROOT).parts
 )
+KINDS = ('kd', 'kd-ds', 'kd-ds-pkd', 'fkd', 'ds-gt')
+DISTILLATIONS = [path for path in CONFIGS if path.name.split('_')[0] in KINDS]
+SMALL = [path for path in CONFIGS if {'demo', 'bccd', 'ccp8'} & set(path.parts)]
+ONE_PER_FAMILY = [
+    'configs/detection/coco/kd-ds_retinanet_r101_r18_fpn_1x_coco.py',
+    'configs/detection/coco/fkd_rtmdet_s_tiny_8xb32-300e_coco.py',
+    'configs/segmentation/cityscapes/kd-ds_pspnet_r101-d8_r18-d8_4xb2-80k_cityscapes-512x1024.py',
+]
+SIDE = 128  # pixels
 
 
-def test_there_are_configs_to_build():
-    assert len(CONFIGS) >= 18
-    assert {path.parts[1] for path in CONFIGS} >= {'demo', 'detection', 'segmentation'}
+@pytest.fixture(autouse=True)
+def from_the_root(monkeypatch):
+    """Configs name teachers of this repository by their path from its root."""
+    monkeypatch.chdir(ROOT)
+
+
+published = functools.cache(lambda config: resolve_model(config).published)
+
+
+def test_there_are_configs():
+    assert len(CONFIGS) >= 61
+    assert len(DISTILLATIONS) >= 47
+    assert set(map(Path, ONE_PER_FAMILY)) <= set(DISTILLATIONS)
+    places = {path.parent.relative_to('configs').as_posix() for path in CONFIGS}
+    assert places >= {
+        'demo', 'detection/bccd', 'detection/coco', 'detection/my_data', 'segmentation/ccp8',
+        'segmentation/cityscapes', 'segmentation/ade20k', 'segmentation/my_data',
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=str)
-def test_config_builds(path, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_config_is_what_its_name_says(path):
+    cfg = Config.fromfile(path)
+    assert ('student' in cfg.model) == (path in DISTILLATIONS)
+    if path not in DISTILLATIONS:
+        return
+    assert len(path.read_text().splitlines()) <= 40
+    assert cfg.model.type == 'mmkd.Distiller'
+    assert cfg.default_hooks.distill.type == 'mmkd.DistillHook'
+    kind = path.name.split('_')[0]
+    exits = [part for part in (cfg.model.get('exits') or {}).values() if part]
+    assert bool(exits) == ('ds' in kind or 'demo' in path.parts)
+    if kind == 'ds-gt':
+        assert cfg.model.teacher is None and cfg.model.terms is None
+        assert all((part.gt, part.kd, part.feat) == (1, 0, 0) for part in exits)
+        return
+    assert cfg.model.terms
+    teacher = cfg.model.teacher
+    if teacher.checkpoint == 'published':
+        assert published(teacher.config).startswith('https://')
+    else:
+        assert teacher.checkpoint.endswith('.pth')
+
+
+@pytest.mark.parametrize('path', SMALL, ids=str)
+def test_small_config_builds(path):
     cfg = Config.fromfile(path)
     scope = cfg.default_scope
     init_default_scope(scope)
-    if 'student' not in cfg.model:
+    if path not in DISTILLATIONS:
         model = build_in_scope(dict(cfg.model, _scope_=scope), str(path))
         assert sum(p.numel() for p in model.parameters()) > 10_000
         return
-    assert cfg.default_hooks.distill.type == 'mmkd.DistillHook'
     if cfg.model.get('teacher'):
-        assert cfg.model.teacher.checkpoint.endswith('.pth')
         cfg.model.teacher.checkpoint = None
     model = MODELS.build(cfg.model)
     named = [
@@ -43,3 +100,83 @@ def test_config_builds(path, monkeypatch):
     ]
     assert [part.name for part in model.distillation.parts] == named
     assert all(part.shapes and not part.is_off for part in model.distillation.parts)
+
+
+def random_weights(cfg: Config) -> Config:
+    """The config with nothing to download, and batches of small images."""
+    if cfg.model.get('teacher'):
+        cfg.model.teacher.checkpoint = None
+    student = cfg.model.student
+    student.backbone.init_cfg = None
+    if 'pretrained' in student:
+        student.pretrained = None
+    if student.data_preprocessor.get('size'):
+        student.data_preprocessor.size = (SIDE, SIDE)
+    return cfg
+
+
+def norm(tensors) -> float:
+    squares = [x.double().square().sum() for x in tensors if x is not None]
+    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+
+
+def take_a_step(path) -> None:
+    cfg = random_weights(Config.fromfile(path))
+    init_default_scope(cfg.default_scope)
+    classes = resolve_model(cfg).classes
+    side = SIDE if cfg.default_scope == 'mmseg' else Family.dry_run_side
+    torch.manual_seed(0)
+    with mock.patch.object(Family, 'dry_run_side', side):
+        model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    model.init_weights()
+    distillation = model.train().distillation
+    distillation.start(classes)
+    distillation.iteration = 1000  # past every warm-up
+    stock_alias, tapped = distillation.shares.alias, defaultdict(list)
+
+    def alias(owner, x):
+        tapped[owner].append(x)
+        return stock_alias(owner, x)
+
+    distillation.shares.alias = alias
+    shapes = ((SIDE, SIDE), (SIDE, SIDE))
+    if cfg.default_scope == 'mmdet':
+        inputs, samples = det_batch(model, shapes=shapes)
+    else:
+        inputs, samples = seg_batch(model, shapes=shapes, classes=3)
+    losses = model.loss(inputs, samples)
+    student = {
+        name: p
+        for name, p in model.named_parameters()
+        if p.requires_grad and not name.startswith('distillation.')
+    }
+    assert len(distillation.parts) > 0
+    for part in distillation.parts:
+        own = {name: x for name, x in losses.items() if name.startswith(f'{part.name}.')}
+        assert own
+        for name, value in own.items():
+            assert torch.isfinite(value) and value > 0, (name, value)
+            at_tap = torch.autograd.grad(
+                value, tapped[part.name], retain_graph=True, allow_unused=True
+            )
+            assert 0 < norm(at_tap) < float('inf'), name
+        reached = torch.autograd.grad(
+            sum(own.values()), list(student.values()), retain_graph=True, allow_unused=True
+        )
+        assert 0 < norm(reached) < float('inf'), part.name
+    before = {name: p.detach().clone() for name, p in student.items()}
+    build_optim_wrapper(model, cfg.optim_wrapper).update_params(model.parse_losses(losses)[0])
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    still = [name for name, p in student.items() if torch.equal(p, before[name])]
+    assert len(still) < len(student) / 2, still
+
+
+@pytest.mark.parametrize('path', ONE_PER_FAMILY, ids=lambda path: Path(path).stem)
+def test_one_published_pair_per_family_takes_a_step(path):
+    take_a_step(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('path', DISTILLATIONS, ids=str)
+def test_every_distillation_takes_a_step(path):
+    take_a_step(path)
