@@ -1,6 +1,8 @@
 """Train a student by a distillation config, or any stock mmdet / mmseg config.
 
 Example: ``python tools/train.py CONFIG --work-dir work_dirs/mine --cfg-options randomness.seed=0``
+
+SIGUSR1 and SIGTERM end a run after the step begun, saved, with exit code 85: see docs/slurm.md.
 """
 
 import argparse
@@ -10,6 +12,8 @@ from pathlib import Path
 import torch
 from _common import add_shared_arguments, build_runner, load_config, run_tool
 from mmengine.config import Config
+
+from mmkd.hooks import PreemptionHook
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -88,7 +92,10 @@ def main(args: argparse.Namespace) -> None:
         set_auto_scale_lr(cfg)
     if args.resume:
         set_resume(cfg, args.resume)
-    build_runner(cfg).train()
+    runner = build_runner(cfg)
+    if not any(isinstance(hook, PreemptionHook) for hook in runner.hooks):
+        runner.register_hook(PreemptionHook())
+    runner.train()
 
 
 if __name__ == '__main__':

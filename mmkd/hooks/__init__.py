@@ -1,5 +1,6 @@
 """Hooks of mmkd."""
 
 from .distill import DistillHook
+from .preemption import PreemptionHook
 
-__all__ = ['DistillHook']
+__all__ = ['DistillHook', 'PreemptionHook']

@@ -13,6 +13,7 @@ from mmengine.runner.loops import BaseLoop, EpochBasedTrainLoop
 from mmkd.distillers.summary import summarise
 from mmkd.registry import HOOKS
 
+from .limits import check_options
 from .random_state import random_state, restore_random_state
 
 
@@ -39,7 +40,8 @@ class DistillHook(Hook):
         """Matches classes; in testing there is nothing to start.
 
         Raises:
-            ValueError: if the model is no distillation, or its classes cannot be matched.
+            ValueError: if the model is no distillation, its classes cannot be matched, or an
+                option of mmengine's does not go with it.
         """
         model = _unwrap(runner.model)
         if not hasattr(model, 'distillation'):
@@ -49,6 +51,7 @@ class DistillHook(Hook):
             )
         loop = runner._train_loop  # the property would build the training set in testing
         if isinstance(loop, BaseLoop):
+            check_options(runner.cfg or {}, runner.model, model)
             model.distillation.start(_classes(loop.dataloader.dataset))
             self._write_student_config(runner)
 
@@ -189,8 +192,16 @@ def student_config(cfg: Config) -> Config:
     """The stock config of a distillation's student, which needs no mmkd."""
     content = cfg.to_dict()
     content['model'] = content['model']['student']
-    content.get('default_hooks', {}).pop('distill', None)
+    hooks = content.get('default_hooks', {})
+    for name in [name for name, hook in hooks.items() if _is_ours(hook)]:
+        del hooks[name]
+    if content.get('custom_hooks'):
+        content['custom_hooks'] = [h for h in content['custom_hooks'] if not _is_ours(h)]
     return Config(content)
+
+
+def _is_ours(hook: dict | None) -> bool:
+    return hook is not None and str(hook.get('type')).startswith('mmkd.')
 
 
 def _unwrap(model):
