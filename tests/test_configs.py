@@ -176,6 +176,21 @@ def test_one_published_pair_per_family_takes_a_step(path):
     take_a_step(path)
 
 
+def test_exits_of_segformer_learn_as_fast_as_its_head():
+    name = 'ds-gt_segformer_mit-b0_8xb2-160k_ade20k-512x512.py'
+    cfg = random_weights(Config.fromfile(f'configs/segmentation/ade20k/{name}'))
+    init_default_scope('mmseg')
+    model = MODELS.build(cfg.model)
+    names = {id(p): name.split('.')[0] for name, p in model.named_parameters()}
+    rates = defaultdict(set)
+    for group in build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups:
+        for p in group['params']:
+            # mmengine adds one parameter of its own, which keeps the base rate
+            rates[names.get(id(p))].add(round(group['lr'] / 6e-5, 6))
+    assert rates.pop(None, {1}) == {1}
+    assert rates == dict(backbone={1}, decode_head={10}, distillation={10})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('path', DISTILLATIONS, ids=str)
 def test_every_distillation_takes_a_step(path):
