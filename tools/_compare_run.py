@@ -21,6 +21,8 @@ import torch
 from _common import ROOT
 from mmengine.config import Config, DictAction
 
+from mmkd.distillers.checkpoint import read_checkpoint
+
 _HEARTBEAT = 2.0  # seconds between two notes of the time spent
 # Metrics that a reader expects, in order; those in 0..1 are reported in points, 0..100.
 _MAIN_METRICS = ('coco/bbox_mAP', 'mIoU', 'pascal_voc/mAP', 'coco_panoptic/PQ', 'coco/segm_mAP')
@@ -28,12 +30,15 @@ _FRACTIONS = ('coco/', 'pascal_voc/')
 _reading = threading.Lock()  # mmengine imports a config through the global module table
 
 
-def sha256(path: Path) -> str:
-    """Hash a file."""
+def weights_hash(path: str) -> str:
+    """Hash the weights in a file: names and values, so that a teacher trained again is the same.
+
+    What else is in the file (dates, paths, optimizer) does not count.
+    """
     digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    for name, value in sorted(read_checkpoint(path).state_dict.items()):
+        digest.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -69,7 +74,7 @@ def teacher_hash(cfg: Config) -> str | dict[str, str] | None:
     for name, source in ({'': teacher} if single else teacher).items():
         path = source.get('checkpoint') if isinstance(source, dict) else None
         if path and Path(path).is_file():
-            hashes[name] = sha256(Path(path))
+            hashes[name] = weights_hash(path)
     return hashes.get('') if single else hashes or None
 
 

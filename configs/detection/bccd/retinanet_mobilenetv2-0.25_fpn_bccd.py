@@ -2,7 +2,7 @@
 _base_ = [
     '../../_base_/models/retinanet_mobilenetv2_fpn.py',
     '../../_base_/datasets/bccd_detection.py',
-    '../../_base_/schedules/adamw_400i.py',
+    '../../_base_/schedules/adamw_700i.py',
     '../../_base_/default_runtime_det.py'
 ]
 

@@ -2,7 +2,7 @@
 _base_ = [
     '../../_base_/models/fcn_mobilenetv2.py',
     '../../_base_/datasets/ccp8_segmentation.py',
-    '../../_base_/schedules/adamw_600i.py',
+    '../../_base_/schedules/adamw_1000i.py',
     '../../_base_/default_runtime_seg.py'
 ]
 

@@ -9,6 +9,6 @@ model = dict(
         config='configs/segmentation/ccp8/fcn_mobilenetv2-1.0_ccp8.py',
         checkpoint='data/weights/ccp8_teacher.pth',
         fold_bn=True, channels_last=True, autocast='bfloat16'),
-    terms=dict(kd=dict(type='LogitKD', weight=3.0)))
+    terms=dict(kd=dict(type='LogitKD')))
 
 default_hooks = dict(distill=dict(type='mmkd.DistillHook'))
