@@ -23,6 +23,9 @@ SUPPORTED = {
     'ruff': '>=0.17',
     'scikit-learn': '>=1.5',
     'matplotlib': '>=3.8',
+    'onnx': '>=1.17',
+    'onnxruntime': '>=1.20',
+    'onnxscript': '>=0.5',
 }
 
 
@@ -54,5 +57,6 @@ setup(
         seg=SEG,
         all=sorted({*DET, *SEG}),
         dev=ranged('pytest', 'pytest-xdist', 'ruff', 'scikit-learn', 'matplotlib', 'pandas'),
+        onnx=ranged('onnx', 'onnxruntime', 'onnxscript'),  # tools/export_onnx.py
     ),
 )

@@ -54,7 +54,7 @@ def test_version_and_packages(metadata):
 
 def test_tested_versions_lie_in_the_supported_ranges(metadata, pins):
     extras = metadata['extras_require']
-    assert set(extras) == {'det', 'seg', 'all', 'dev'}
+    assert set(extras) == {'det', 'seg', 'all', 'dev', 'onnx'}
     lines = [*metadata['install_requires'], *(line for name in extras for line in extras[name])]
     for requirement in map(Requirement, lines):
         assert pins[requirement.name] in requirement.specifier
