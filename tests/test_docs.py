@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import mmkd  # noqa: F401
 from mmkd.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ('README.md', 'docs/quickstart.md', 'docs/concepts.md')
+PAGES = ('README.md', 'docs/quickstart.md', 'docs/concepts.md', 'docs/deploy.md')
 DEMO = 'configs/demo/kd-ds_retinanet_digits.py'
 SHORT = [
     'train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=2',
@@ -70,7 +71,11 @@ def test_every_command_of_the_pages_is_known_here():
     assert [line for line in commands() if not line.startswith(starts)] == []
 
 
-TOOLS = [line for line in commands() if line.startswith('python tools/') and 'compare' not in line]
+def is_plain(line: str) -> bool:
+    return line.startswith('python tools/') and 'compare' not in line and 'export_' not in line
+
+
+TOOLS = [line for line in commands() if is_plain(line)]
 
 
 @pytest.mark.parametrize('line', TOOLS)
@@ -90,6 +95,23 @@ def test_tool_command_runs(line, place):
     output = run(place, words)
     expected = {'train.py': 'Distillation', 'test.py': 'Iter(test)', 'list_taps.py': 'backbone'}
     assert expected[tool] in output
+
+
+@pytest.mark.slow
+def test_deploy_page_runs_from_top_to_bottom(place):
+    exports = [line for line in commands() if 'export_' in line]
+    assert len(exports) == 3
+    for line in exports:
+        words = shlex.split(line.replace('iter_400', 'iter_2'))
+        expected = 'onnxruntime against torch' if 'onnx' in line else 'bit-identical'
+        if expected == 'bit-identical' or find_spec('onnxruntime'):
+            assert expected in run(place, [sys.executable, *words[1:]])
+    (place / 'photo.jpg').write_bytes(next((place / 'data/digits').rglob('*.jpg')).read_bytes())
+    detector, segmentor, safe = blocks('docs/deploy.md', 'python')
+    run(place, [sys.executable, '-c', detector + safe])
+    assert (place / 'out/vis/photo.jpg').is_file()
+    # run on a segmentor in tests/tools/test_export_student.py
+    assert 'MMSegInferencer' in segmentor
 
 
 @pytest.mark.slow
