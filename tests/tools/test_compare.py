@@ -1,11 +1,14 @@
 """tools/compare.py: statistics, what is never repeated, what is resumed."""
 
+import hashlib
 import json
 import math
+import struct
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from mmengine.config import Config
 
 KILL_ONCE = """
@@ -113,19 +116,26 @@ def test_hash_knows_the_config_and_not_the_machine_or_the_seed(load_tool, tmp_pa
     assert hashed() != hashed(randomness=dict(seed=0, deterministic=True))
 
 
-def test_teacher_files_are_hashed(load_tool, tmp_path):
+def test_teachers_are_known_by_their_weights(load_tool, tmp_path):
     run = load_tool('_compare_run')
-    (tmp_path / 'a.pth').write_bytes(b'a')
-    digest = 'ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb'
-    file = dict(config='c.py', checkpoint=str(tmp_path / 'a.pth'))
-    published = dict(config='c.py', checkpoint='published')
+    weights = dict(b=torch.tensor([1.0, 2.0]), a=torch.tensor(3))
+
+    def saved(name, state_dict, **beside):
+        torch.save(dict(state_dict=state_dict, **beside), tmp_path / name)
+        return dict(config='c.py', checkpoint=str(tmp_path / name))
 
     def hashed(teacher):
         return run.teacher_hash(Config(dict(model=dict(teacher=teacher))))
 
-    assert hashed(file) == digest
+    expected = hashlib.sha256(b'a torch.int64 ()' + struct.pack('<q', 3))
+    expected.update(b'b torch.float32 (2,)' + struct.pack('<2f', 1, 2))
+    file = saved('a.pth', weights)
+    assert hashed(file) == expected.hexdigest()
+    assert hashed(saved('b.pth', weights, meta=dict(time='another day'))) == hashed(file)
+    assert hashed(saved('c.pth', dict(weights, a=torch.tensor(4)))) != hashed(file)
+    published = dict(config='c.py', checkpoint='published')
     assert hashed(published) is None and hashed(None) is None
-    assert hashed(dict(big=file, small=published)) == {'big': digest}
+    assert hashed(dict(big=file, small=published)) == {'big': hashed(file)}
 
 
 def test_runs_go_seed_by_seed_and_stale_results_are_refused(load_tool, write_config, tmp_path):
