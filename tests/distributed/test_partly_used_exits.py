@@ -24,9 +24,11 @@ def one_rank(tmp_path):
             toys.detector(),
             dict(type='DenseExit', tap='neck', gt=0.0, kd=1.0, kd_losses=dict(loss_bbox=None)),
         ),
+        (toys.detector(), dict(type='CrossExit', tap='backbone[1:]', start=1)),
+        (toys.detector(), dict(type='SemanticExit', tap='backbone[1:]', weight=[0.0, 1.0, 1.0])),
         (toys.segmentor(), dict(type='SegExit', tap='backbone[2:]', **FEATURE_ONLY)),
     ],
-    ids=['dense_features', 'dense_classes', 'seg_features'],
+    ids=['dense_features', 'dense_classes', 'cross', 'semantic', 'seg_features'],
 )
 def test_ddp_waits_for_no_parameter(student, exit_, one_rank):
     teacher = toys.random_teacher(student)

@@ -119,6 +119,7 @@ def config(kind: str, **settings) -> dict:
         exits = dict(
             early=dict(type='DenseExit', tap='backbone[1:]', **settings),
             late=dict(type='DenseExit', tap='neck', **feature_too, **settings),
+            cells=dict(type='SemanticExit', tap='backbone', **settings),
         )
     feature = dict(type='FeatureKD', tap=tap, **settings)
     return dict(
