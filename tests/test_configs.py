@@ -5,6 +5,7 @@ all of them under ``-m slow``.
 """
 
 import functools
+import re
 from collections import defaultdict
 from pathlib import Path
 from unittest import mock
@@ -27,7 +28,8 @@ CONFIGS = sorted(
     for path in (ROOT / 'configs').rglob('*.py')
     if '_base_' not in path.relative_to(ROOT).parts
 )
-KINDS = ('kd', 'kd-ds', 'kd-ds-pkd', 'fkd', 'ds-gt')
+KINDS = ('kd', 'kd-ds', 'kd-ds-pkd', 'kd-cross', 'kd-sem', 'fkd', 'ds-gt')
+WITH_EXITS = ('kd-ds', 'kd-ds-pkd', 'kd-cross', 'kd-sem', 'ds-gt')
 DISTILLATIONS = [path for path in CONFIGS if path.name.split('_')[0] in KINDS]
 SMALL = [path for path in CONFIGS if {'demo', 'bccd', 'ccp8'} & set(path.parts)]
 ONE_PER_FAMILY = [
@@ -67,9 +69,9 @@ def test_config_is_what_its_name_says(path):
     assert len(path.read_text().splitlines()) <= 40
     assert cfg.model.type == 'mmkd.Distiller'
     assert cfg.default_hooks.distill.type == 'mmkd.DistillHook'
-    kind = path.name.split('_')[0]
+    kind = KIND.match(path.name)[0]
     exits = [part for part in (cfg.model.get('exits') or {}).values() if part]
-    assert bool(exits) == ('ds' in kind or 'demo' in path.parts)
+    assert bool(exits) == (kind in WITH_EXITS or 'demo' in path.parts)
     if kind == 'ds-gt':
         assert cfg.model.teacher is None and cfg.model.terms is None
         assert all((part.gt, part.kd, part.feat) == (1, 0, 0) for part in exits)
