@@ -88,12 +88,17 @@ def test_tool_command_runs(line, place):
     tool = Path(words[1]).name
     if '--cfg-options' not in words:
         teacher = 'model.teacher.checkpoint=None'
-        options = {'train.py': SHORT, 'list_taps.py': [teacher]}.get(tool, [])
+        own = {'train.py': SHORT, 'list_taps.py': [teacher], 'benchmark.py': [teacher]}
+        options = own.get(tool, [])
         if '--teacher' in words:
             options = [teacher]
         words += ['--cfg-options', *options] if options else []
+    words += ['--rounds', '1', '--size', '128'] if tool == 'benchmark.py' else []
     output = run(place, words)
-    expected = {'train.py': 'Distillation', 'test.py': 'Iter(test)', 'list_taps.py': 'backbone'}
+    expected = {
+        'train.py': 'Distillation', 'test.py': 'Iter(test)', 'list_taps.py': 'backbone',
+        'benchmark.py': '/ (student + teacher)',
+    }  # fmt: skip
     assert expected[tool] in output
 
 
