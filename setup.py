@@ -50,6 +50,20 @@ setup(
     license='Apache-2.0',
     license_files=['LICENSE'],
     packages=find_packages(include=['mmkd', 'mmkd.*']),
+    # In a clone mmkd/.mim links to configs/ and tools/; a wheel holds their files there, which is
+    # where mmengine looks for `mmkd::...` and mim for its tools.
+    package_data={
+        'mmkd': [
+            '.mim/model-index.yml',
+            '.mim/configs/**/*.py',
+            '.mim/configs/**/*.yml',
+            '.mim/tools/*.py',
+            '.mim/tools/dataset_converters/*.py',
+            '.mim/tools/dist_*.sh',
+            '.mim/tools/slurm_*.sh',
+        ]
+    },
+    exclude_package_data={'mmkd': ['.mim/tools/model_index.py']},
     python_requires=SUPPORTED['python'],
     install_requires=ranged('torch', 'numpy', 'safetensors', 'rich'),
     extras_require=dict(

@@ -10,10 +10,36 @@ import re
 
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
-from mmengine.registry import DefaultScope, Registry
+from mmengine.registry import DefaultScope, Registry, root
 from torch import nn
 
-MODELS = Registry(
+
+class _Registry(Registry):
+    """Scope ``mmkd``: its own types, and else those of the library whose scope lies around it.
+
+    mmengine marks all that comes from ``_base_ = 'mmkd::...'`` with the scope ``mmkd``, also what
+    is mmdet's or mmseg's.
+    """
+
+    def get(self, key: str):
+        self.import_from_location()
+        library = _library_around()
+        if library and '.' not in key and key not in self.module_dict:
+            found = self.root.get(f'{library}.{key}')
+            if found is not None:
+                return found
+        return super().get(key)
+
+
+def _library_around() -> str | None:
+    """The innermost default scope that is a library's."""
+    for scope in reversed(DefaultScope._instance_dict.values()):
+        if scope.scope_name not in ('mmengine', 'mmkd'):
+            return scope.scope_name
+    return None
+
+
+MODELS = _Registry(
     'model',
     parent=MMENGINE_MODELS,
     scope='mmkd',
@@ -27,7 +53,10 @@ MODELS = Registry(
     ],
 )
 FAMILIES = Registry('family', scope='mmkd', locations=['mmkd.families'])
-HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmkd', locations=['mmkd.hooks'])
+HOOKS = _Registry('hook', parent=MMENGINE_HOOKS, scope='mmkd', locations=['mmkd.hooks'])
+for _other in vars(root).values():
+    if isinstance(_other, Registry) and 'mmkd' not in _other.children:
+        _Registry(_other.name, parent=_other, scope='mmkd', locations=['mmkd'])
 
 _OWN = "a type of your own needs custom_imports=dict(imports=['its_package'])"
 _UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
@@ -116,11 +145,11 @@ def library_of(cfg: dict, what: str) -> str:
     Raises:
         ValueError: if none of them says.
     """
-    current = DefaultScope.get_current_instance()
-    for scope in (cfg.get('_scope_'), current and current.scope_name):
-        # a base written `mmkd::...` marks what is taken from it with mmkd's own scope
-        if scope not in (None, 'mmengine', 'mmkd'):
-            return scope
+    # a base written `mmkd::...` marks what is taken from it with mmkd's own scope
+    own = cfg.get('_scope_')
+    scope = own if own not in (None, 'mmengine', 'mmkd') else _library_around()
+    if scope:
+        return scope
     kind = cfg.get('type')
     owners = []
     for scope, registry in MMENGINE_MODELS.children.items():

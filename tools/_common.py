@@ -20,7 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # A clone works without being installed; an installed mmkd comes first.
 sys.path.append(str(ROOT))
 
-import mmkd  # noqa: E402  the import makes `mmseg::...` and `mmkd::...` known to config files
+import mmkd  # noqa: E402, F401  the import makes `mmseg::...` and `mmkd::...` known to config files
+from mmkd.distillers.model_source import find_config  # noqa: E402
+from mmkd.registry import FAMILIES, MODELS  # noqa: E402
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,10 +50,11 @@ def load_config(args: argparse.Namespace) -> Config:
     Raises:
         ValueError: The config file does not exist.
     """
-    if not Path(args.config).is_file():
+    file = find_config(args.config) if '::' in args.config else Path(args.config)
+    if not file.is_file():
         raise ValueError(f'no config file {args.config!r}: give the path of an existing .py file')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(args.config)
+    cfg = Config.fromfile(file)
     cfg.launcher = args.launcher
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
@@ -75,14 +78,19 @@ def _slurm_environment() -> dict[str, str]:
         WORLD_SIZE=env['SLURM_NTASKS'],
         LOCAL_RANK=env.get('SLURM_LOCALID', '0'),
         MASTER_ADDR=address,
+        # two jobs on one node must not meet
+        MASTER_PORT=env.get('MASTER_PORT', str(20000 + int(env['SLURM_JOB_ID']) % 10000)),
     )
 
 
 def _mpi_environment() -> dict[str, str]:
     env = os.environ
+    world_size = env['OMPI_COMM_WORLD_SIZE']
+    if env['OMPI_COMM_WORLD_LOCAL_SIZE'] == world_size:
+        env.setdefault('MASTER_ADDR', '127.0.0.1')  # a single machine
     return dict(
         RANK=env['OMPI_COMM_WORLD_RANK'],
-        WORLD_SIZE=env['OMPI_COMM_WORLD_SIZE'],
+        WORLD_SIZE=world_size,
         LOCAL_RANK=env['OMPI_COMM_WORLD_LOCAL_RANK'],
         MASTER_ADDR=env['MASTER_ADDR'],
     )
@@ -141,16 +149,24 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def _own_mistake(error: BaseException | None) -> ValueError | None:
-    """Find a ValueError that mmkd or a tool raised, also under a wrapper of mmengine's."""
-    homes = (Path(mmkd.__file__).parent, Path(__file__).parent)
+    """Find a ValueError of mmkd, a plugin or a tool, also under a wrapper of mmengine's."""
+    homes = {Path(__file__).resolve().parent, *_homes()}
     while error is not None:
         frames = traceback.extract_tb(error.__traceback__)
         if isinstance(error, ValueError) and frames:
             origin = Path(frames[-1].filename).resolve()
-            if any(home in origin.parents for home in homes):
+            if homes & {origin, *origin.parents}:
                 return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def _homes() -> set[Path]:
+    """Where the packages lie that registered something here: a folder, or a single file."""
+    kinds = [*MODELS.module_dict.values(), *FAMILIES.module_dict.values()]
+    packages = [sys.modules[kind.__module__.partition('.')[0]] for kind in kinds]
+    files = {Path(p.__file__).resolve() for p in packages if getattr(p, '__file__', None)}
+    return {file.parent if file.name == '__init__.py' else file for file in files}
 
 
 def run_tool(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> int:

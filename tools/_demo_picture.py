@@ -22,7 +22,7 @@ MIN_SCORE = 0.3
 COLOURS = np.array(plt.get_cmap('tab10').colors)
 
 
-def load_plain_model(config: str, weights: Path) -> nn.Module:
+def load_plain_model(config: Path, weights: Path) -> nn.Module:
     """Build a stock model and load a checkpoint strictly; its config stays on it as ``cfg``."""
     cfg = Config.fromfile(config)
     init_default_scope(cfg.default_scope)

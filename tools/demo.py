@@ -21,6 +21,8 @@ from _demo_picture import draw_detection, draw_segmentation, load_plain_model
 from dataset_converters.digit_scenes import write_digit_scenes
 from mmengine.config import Config
 
+CONFIGS = ROOT / 'configs' / 'demo'
+DATA = Path('data/digits')  # as the configs have it; here and below work_dirs/, the demo writes
 PARALLEL = 2
 METRICS = dict(detection='coco/bbox_mAP', segmentation='mIoU')
 TITLES = dict(detection='box mAP', segmentation='mIoU')
@@ -33,7 +35,7 @@ class Stage:
     Args:
         task: ``'detection'`` or ``'segmentation'``.
         role: ``'teacher'``, ``'student alone'`` or ``'distilled'``.
-        config: Its config file, relative to the root of the repository.
+        config: Its config file, relative to the folder of the demo's configs.
         seconds: How long it took on the machine where this was written.
         teacher: The stage whose weights it needs.
     """
@@ -58,8 +60,8 @@ class Stage:
 
     def digest(self) -> str:
         """Name everything that its result depends on."""
-        text = Config.fromfile(ROOT / self.config).pretty_text + str(self.options)
-        text += (ROOT / 'data' / 'digits' / 'manifest.json').read_text()
+        text = Config.fromfile(CONFIGS / self.config).pretty_text + str(self.options)
+        text += (DATA / 'manifest.json').read_text()
         text += self.teacher.digest() if self.teacher else ''
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -88,14 +90,14 @@ class Stage:
         options = list(self.options)
         if self.teacher:
             options.append(f'model.teacher.checkpoint={self.teacher.weights}')
-        command = [sys.executable, 'tools/train.py', self.config, '--work-dir', str(self.folder)]
+        command = [sys.executable, str(ROOT / 'tools/train.py'), str(CONFIGS / self.config)]
+        command += ['--work-dir', str(self.folder)]
         if options:
             command += ['--cfg-options', *options]
         self.began = time.time()
         with open(self.folder / 'output.log', 'w') as log:
             return subprocess.Popen(
                 command,
-                cwd=ROOT,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=dict(os.environ, OMP_NUM_THREADS='1', MKL_NUM_THREADS='1'),
@@ -122,11 +124,11 @@ def make_stages(out: Path, options: list[str]) -> list[Stage]:
     for task, name in names.items():
         t, a, d = seconds[task]
         common = dict(out=out, options=options)
-        teacher = Stage(task, 'teacher', f'configs/demo/{name}_teacher_digits.py', t, **common)
-        student = f'configs/demo/{name}_student_digits.py'
+        teacher = Stage(task, 'teacher', f'{name}_teacher_digits.py', t, **common)
+        student = f'{name}_student_digits.py'
         teachers.append(teacher)
         alone.append(Stage(task, 'student alone', student, a, **common))
-        taught = f'configs/demo/kd-ds_{name}_digits.py'
+        taught = f'kd-ds_{name}_digits.py'
         distilled.append(Stage(task, 'distilled', taught, d, teacher, **common))
     return [*teachers, *distilled, *alone]
 
@@ -194,7 +196,7 @@ def iterations_of(stage: Stage) -> int:
     for option in stage.options:
         if option.startswith('train_cfg.max_iters='):
             return int(option.split('=')[1])
-    return Config.fromfile(ROOT / stage.config).train_cfg.max_iters
+    return Config.fromfile(CONFIGS / stage.config).train_cfg.max_iters
 
 
 def make_table(stages: list[Stage]) -> str:
@@ -217,9 +219,8 @@ def main() -> None:
         '--iters', type=int, help='iterations of each training, to try the way in a minute'
     )
     args = parser.parse_args()
-    os.chdir(ROOT)
-    written = write_digit_scenes(ROOT / 'data' / 'digits')
-    print(f'demo: data/digits {"written" if written else "is there"}')
+    written = write_digit_scenes(DATA)
+    print(f'demo: {DATA} {"written" if written else "is there"}')
     options = []
     if args.iters:
         options = [f'train_cfg.max_iters={args.iters}', f'train_cfg.val_interval={args.iters}']
@@ -235,7 +236,7 @@ def main() -> None:
             # A distilled checkpoint is the student's: its own plain config reads it.
             config = stage.config if role == 'teacher' else by_role['student alone'].config
             title = f'{role}\n{stage.result()["score"]:.1f} {TITLES[task]}'
-            columns[title] = load_plain_model(config, stage.weights)
+            columns[title] = load_plain_model(CONFIGS / config, stage.weights)
         draw(columns, args.out / f'{task}.png')
     minutes = sum(stage.result()['minutes'] for stage in stages)
     print(f'\n{table}\n\n{minutes:.0f} minutes of training; pictures: {args.out}/*.png')

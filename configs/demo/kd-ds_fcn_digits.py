@@ -7,7 +7,7 @@ model = dict(
     type='mmkd.Distiller',
     student=_base_.model,
     teacher=dict(
-        config='configs/demo/fcn_teacher_digits.py',
+        config='mmkd::demo/fcn_teacher_digits.py',
         checkpoint='work_dirs/demo/teacher_seg.pth'),
     terms=dict(kd=dict(type='LogitKD')),
     exits=dict(

@@ -7,7 +7,7 @@ model = dict(
     type='mmkd.Distiller',
     student=_base_.model,
     teacher=dict(
-        config='configs/demo/retinanet_teacher_digits.py',
+        config='mmkd::demo/retinanet_teacher_digits.py',
         checkpoint='work_dirs/demo/teacher_det.pth'),
     terms=dict(kd=dict(type='LogitKD')),
     exits=dict(

@@ -50,23 +50,11 @@ def resolve_model(config: str | dict | Config, overrides: dict | None = None) ->
     published = default_scope = None
     if isinstance(config, str):
         name = Path(config).stem
+        file = find_config(config)
         in_package = _IN_PACKAGE.fullmatch(config)
         if in_package:
             default_scope, path = in_package.groups()
-            folder = _config_folder(default_scope, config)
-            file = folder / path
-            if not file.is_file():
-                raise ValueError(
-                    _absent(config, f'{default_scope}::', folder.rglob('*.py'), folder, path)
-                )
-            published = _published(folder, path)
-        else:
-            file = Path(config).expanduser()
-            if not file.is_file():
-                beside = file.parent
-                raise ValueError(
-                    _absent(config, f'{beside}/', beside.glob('*.py'), beside, file.name)
-                )
+            published = _published(_config_folder(default_scope, config), path)
         whole = _read(file, config)
     elif 'model' in config:
         whole = config if isinstance(config, Config) else ConfigDict(copy.deepcopy(config))
@@ -88,6 +76,26 @@ def resolve_model(config: str | dict | Config, overrides: dict | None = None) ->
     kind = model['type']
     name = name or (kind if isinstance(kind, str) else kind.__name__)
     return ModelSource(model, _classes(whole, scope), published, name)
+
+
+def find_config(config: str) -> Path:
+    """The file behind ``'package::path'`` or a path.
+
+    Raises:
+        ValueError: the package or the file is absent.
+    """
+    in_package = _IN_PACKAGE.fullmatch(config)
+    if in_package:
+        package, path = in_package.groups()
+        folder = _config_folder(package, config)
+        file, prefix, files = folder / path, f'{package}::', folder.rglob('*.py')
+    else:
+        file = Path(config).expanduser()
+        folder, path = file.parent, file.name
+        prefix, files = f'{folder}/', folder.glob('*.py')
+    if not file.is_file():
+        raise ValueError(_absent(config, prefix, files, folder, path))
+    return file
 
 
 def _config_folder(package: str, config: str) -> Path:

@@ -68,6 +68,8 @@ class DistillHook(Hook):
                 'student_checkpoint / inherit: the runner did not initialise the weights, so the '
                 'student would start elsewhere; call model.init_weights() before training'
             )
+        if runner.cfg and runner.cfg.get('compile'):
+            model.distillation.shares.stay_uncompiled()
         runner.logger.info(summarise(model))
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
@@ -197,7 +199,20 @@ def student_config(cfg: Config) -> Config:
         del hooks[name]
     if content.get('custom_hooks'):
         content['custom_hooks'] = [h for h in content['custom_hooks'] if not _is_ours(h)]
-    return Config(content)
+    if 'custom_imports' in content:
+        # they may be of the student, or of the distillation, which is not there to be imported
+        content['custom_imports']['allow_failed_imports'] = True
+    return Config(_without_our_scope(content))
+
+
+def _without_our_scope(content):
+    """Drops the mark that `_base_ = 'mmkd::...'` leaves on all that came from there."""
+    if isinstance(content, dict):
+        kept = {k: v for k, v in content.items() if (k, v) != ('_scope_', 'mmkd')}
+        return {k: _without_our_scope(v) for k, v in kept.items()}
+    if isinstance(content, (list, tuple)):
+        return type(content)(_without_our_scope(v) for v in content)
+    return content
 
 
 def _is_ours(hook: dict | None) -> bool:

@@ -68,6 +68,9 @@ def test_the_plugin_trains_and_its_losses_are_logged(config, site):
     for name in ('kd.loss_cls', 'huber.loss', 'backbone.gt_loss_heat', 'backbone.kd_loss_cls'):
         assert all(0 < step[name] < float('inf') for step in steps), name
     assert all(step['huber.grad_share'] > 0 for step in steps)
+    student = Config.fromfile(config.parent / 'work/toy.student.py', import_custom_modules=False)
+    assert student.model.type == 'CenterNet'
+    assert student.custom_imports.allow_failed_imports  # the student needs no plugin
 
 
 MISTAKES = """
