@@ -20,6 +20,10 @@ class GradientShares:
         self._watched = set()
         self._squares = defaultdict(lambda: [0.0, 0.0, 0.0])
 
+    def stay_uncompiled(self) -> None:
+        """Keeps out of a step under ``torch.compile``, which drops some hooks on tensors."""
+        self.alias = torch.compiler.disable(self.alias)
+
     def start(self, measuring: bool) -> None:
         """Forgets the last step; ``measuring`` says whether this one counts."""
         self.measuring = measuring

@@ -13,7 +13,7 @@ def check_options(cfg: dict, model: nn.Module, student: nn.Module) -> None:
         student: the distilled student inside.
 
     Raises:
-        ValueError: on sharded parameters, a compiled step, or a tap inside a checkpointed module.
+        ValueError: on sharded parameters, or a tap inside a checkpointed module.
     """
     if not student.distillation.is_on:
         return
@@ -21,11 +21,6 @@ def check_options(cfg: dict, model: nn.Module, student: nn.Module) -> None:
         raise ValueError(
             'FSDP: the checkpoint would hold one shard of the adapters and exits; use DDP (what '
             'is large is the teacher, which lies outside and would not be sharded either)'
-        )
-    if cfg.get('compile'):
-        raise ValueError(
-            'compile: torch.compile freezes the hooks that catch the taps of its first step, so '
-            'later steps would teach with old tensors; drop compile'
         )
     _check_checkpointing(cfg.get('activation_checkpointing') or (), student)
 
