@@ -133,8 +133,11 @@ class PreemptionHook(Hook):
             f'{self._name}: leaving after {runner.iter} steps with exit code {EXIT_CODE}, {what}; '
             '--resume goes on.'
         )
+        # The first rank to end has the launcher signal the others: they still write, or clean up.
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         if self._group is not None:
-            dist.barrier(self._group)  # who leaves first has the launcher kill who still writes
+            dist.barrier(self._group)
         raise SystemExit(EXIT_CODE)
 
 
