@@ -4,6 +4,7 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -184,4 +185,7 @@ def run_tool(main: Callable[[argparse.Namespace], object], args: argparse.Namesp
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+            # gloo's threads still let go of the last step's Python objects: once the interpreter
+            # shuts down, that aborts the process, and its exit code is lost
+            time.sleep(0.5)
     return 0

@@ -12,6 +12,8 @@ from mmengine.runner.loops import EpochBasedTrainLoop
 
 from mmkd.registry import HOOKS
 
+from .data_workers import shield
+
 EXIT_CODE = 85  # as in HTCondor's examples; no shell, interpreter or launcher uses it
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
@@ -48,6 +50,9 @@ class PreemptionHook(Hook):
         if is_distributed():
             # Of its own and on the CPU: asking the accelerator each step would wait for it.
             self._group = dist.new_group(backend='gloo')
+        for loop in (runner.train_loop, runner.val_loop):
+            if loop is not None:
+                shield(loop.dataloader)
         self._former = {number: signal.signal(number, self._receive) for number in SIGNALS}
         if not self._savers(runner):
             unit = 'epoch' if _by_epoch(runner) else 'iteration'
@@ -88,6 +93,9 @@ class PreemptionHook(Hook):
     def after_train(self, runner) -> None:
         """Gives the signals back."""
         self._stop_listening()
+        if self._group is not None:
+            dist.destroy_process_group(self._group)
+            self._group = None
 
     def _receive(self, number: int, frame) -> None:
         self._received = number
@@ -138,6 +146,7 @@ class PreemptionHook(Hook):
             signal.signal(number, signal.SIG_IGN)
         if self._group is not None:
             dist.barrier(self._group)
+            dist.destroy_process_group(self._group)
         raise SystemExit(EXIT_CODE)
 
 

@@ -10,7 +10,7 @@ mkdir -p "$1"/{munge,state,spool}
 folder=$(cd "$1" && pwd)
 chmod 700 "$folder/munge"
 
-cores=$(nproc)
+cores=$(getconf _NPROCESSORS_ONLN)  # nproc would listen to OMP_NUM_THREADS
 total=$(awk '/^MemTotal/ {print int($2 / 1024)}' /proc/meminfo)
 cpus=${CPUS:-2} memory=${MEMORY:-4096}
 sed -e "s|@FOLDER@|$folder|g" -e "s|@HOST@|$(hostname -s)|g" -e "s|@USER@|$(id -un)|g" \
