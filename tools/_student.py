@@ -26,22 +26,10 @@ def stock_config(path: str) -> Config:
     cfg = Config.fromfile(find_config(path))
     if not isinstance(cfg.get('model'), dict):
         raise ValueError(f'the config {path!r} has no model dict: give one that defines a model')
-    if cfg.model.get('type') == 'mmkd.Distiller':
-        cfg = student_config(cfg)
+    cfg = student_config(cfg)
     if cfg.get('data_preprocessor') is not None:
         cfg.model.setdefault('data_preprocessor', cfg.pop('data_preprocessor'))
-    return Config(_outside_mmkd(cfg.to_dict()))
-
-
-def _outside_mmkd(value):
-    """A config without the scope that mmengine marks what a base ``mmkd::...`` brings with."""
-    if isinstance(value, dict):
-        marked = value.get('_scope_') == 'mmkd'
-        keys = [key for key in value if not (marked and key == '_scope_')]
-        return {key: _outside_mmkd(value[key]) for key in keys}
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_outside_mmkd, value))
-    return value
+    return cfg
 
 
 def trained_student(cfg: Config, checkpoint: Checkpoint) -> nn.Module:

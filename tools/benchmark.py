@@ -23,8 +23,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from _benchmark_report import to_markdown, write_summary
 from _common import add_shared_arguments, load_config, run_tool
-from _compare_run import describe_commit, describe_machine
+from _provenance import describe_commit, describe_machine
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
@@ -244,46 +245,6 @@ def measure(cfg: Config, args: argparse.Namespace) -> dict:
     if args.teacher_options:
         record['teacher_options'] = measure_options(cfg, distilled, batch, args)
     return record
-
-
-def to_markdown(record: dict) -> str:
-    """Write one config's figures."""
-    ms, peak, machine = record['ms'], record['peak_mib'], record['machine']
-    more = peak['distilled'] / peak['student'] - 1
-    lines = [
-        f'## {record["config"]}',
-        '',
-        f'{record["data"]}; {machine.get("gpu") or machine["cpu"]}, '
-        f'{machine["threads"]} thread(s), torch {machine["torch"]}; median of '
-        f'{record["rounds"]} interleaved rounds; commit {record["commit"]}'
-        f'{" with local changes" if record["dirty"] else ""}',
-        '',
-        '| student step | teacher | distilled step | / (student + teacher) | / student '
-        '| peak memory of a step, student | distilled | more | teacher weights |',
-        '|---|---|---|---|---|---|---|---|---|',
-        f'| {ms["student"]:.0f} ms | {ms["teacher"]:.0f} ms | {ms["distilled"]:.0f} ms '
-        f'| **{record["to_both"]:.2f}** | **{record["to_student"]:.2f}** '
-        f'| {peak["student"]:.0f} MiB | {peak["distilled"]:.0f} MiB | {more:+.1%} '
-        f'| {record["teacher_mib"]:.0f} MiB |',
-        '',
-        'Share of the distilled step that goes when one part does, its share of the teacher '
-        'included: ' + ', '.join(f'{name} {share:.1%}' for name, share in record['parts'].items()),
-    ]
-    options = record.get('teacher_options')
-    if options:
-        plain = options[0]['ms']
-        lines += ['', '| teacher run with | time / plain | largest difference |', '|---|---|---|']
-        lines += [
-            f'| {row["option"]} | {row["ms"] / plain:.2f} | {row["difference"]:.1e} |'
-            for row in options
-        ]
-    return '\n'.join([*lines, ''])
-
-
-def write_summary(out: Path) -> None:
-    """Rewrite ``summary.md`` from all records in ``out``."""
-    records = [json.loads(path.read_text()) for path in sorted(out.glob('*.json'))]
-    (out / 'summary.md').write_text('\n'.join(map(to_markdown, records)))
 
 
 def main(args: argparse.Namespace) -> dict:

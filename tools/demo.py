@@ -108,7 +108,8 @@ class Stage:
         pointer = (self.folder / 'last_checkpoint').read_text().strip()
         shutil.copy(pointer, self.weights)
         metric = METRICS[self.task]
-        score = [r[metric] for r in self.records() if metric in r][-1]
+        # mmdet logs no metric where nothing is predicted.
+        score = ([0.0] + [r[metric] for r in self.records() if metric in r])[-1]
         # mmdet counts from 0 to 1, mmseg in percent.
         score = 100 * score if self.task == 'detection' else score
         minutes = (time.time() - self.began) / 60

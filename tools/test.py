@@ -14,7 +14,9 @@ from _common import add_shared_arguments, build_runner, load_config, run_tool
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import HOOKS, METRICS
 
-_DISTILLER, _DISTILL_HOOK = 'mmkd.Distiller', 'mmkd.DistillHook'
+from mmkd.hooks.distill import student_config
+
+_DISTILLER = 'mmkd.Distiller'
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -51,16 +53,6 @@ def check_args(args: argparse.Namespace, distilled: bool) -> None:
         raise ValueError('CHECKPOINT is missing: name a .pth file, or judge the teacher: --teacher')
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise ValueError(f'--out writes a pickle, got {args.out!r}: end its name in .pkl')
-
-
-def to_stock_student(cfg: Config) -> None:
-    """Turn a distillation config into its student's stock config, in place."""
-    cfg.model = cfg.model.student
-    for name, hook in list(cfg.get('default_hooks', {}).items()):
-        if hook is not None and hook.get('type') == _DISTILL_HOOK:
-            cfg.default_hooks.pop(name)
-    hooks = cfg.get('custom_hooks') or []
-    cfg.custom_hooks = [hook for hook in hooks if hook.get('type') != _DISTILL_HOOK]
 
 
 def use_validation_split(cfg: Config) -> None:
@@ -138,7 +130,7 @@ def main(args: argparse.Namespace) -> dict:
     distilled = cfg.model.type == _DISTILLER
     check_args(args, distilled)
     if distilled and not args.teacher:
-        to_stock_student(cfg)
+        cfg = student_config(cfg)
     if args.split == 'val':
         use_validation_split(cfg)
     if args.show or args.show_dir:

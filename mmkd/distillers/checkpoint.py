@@ -6,7 +6,6 @@ torch's own allow-list is ever called.
 """
 
 import copy
-import hashlib
 import json
 import logging
 import re
@@ -14,15 +13,14 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
-from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
 from torch import nn
 
+from .download import fetch, file_sha256, reason
+
 _SHOWN = 3  # names in an error message
-_HASH_IN_NAME = re.compile(r'-([0-9a-f]{8,64})\.[a-z]+$')
 _REFUSED_GLOBAL = re.compile(r'GLOBAL (\S+) (?:was not|whose)')
 _SIZE_MISMATCH = re.compile(
     r'size mismatch for (\S+): copying a param with shape torch\.Size\((.*?)\) from checkpoint, '
@@ -106,12 +104,12 @@ def read_checkpoint(source: str, without_ema: bool = False) -> Checkpoint:
             do without.
     """
     if source.startswith(('http://', 'https://')):
-        path, sha256 = _fetch(source)
+        path, sha256 = fetch(source)
     else:
         path = Path(source).expanduser()
         if not path.is_file():
             raise ValueError(f'the checkpoint file {source!r} does not exist: correct the path')
-        sha256 = _sha256(path)
+        sha256 = file_sha256(path)
     read = _read_safetensors if path.suffix == '.safetensors' else _read_torch
     state_dict, meta, swapped = read(path)
     if without_ema:
@@ -218,7 +216,7 @@ def _read_torch(path: Path) -> tuple[dict, dict, dict | None]:
                 'to safetensors, or save its state_dict alone where you trust it'
             ) from error
         raise ValueError(
-            f'{path} is truncated or no weight file ({_reason(error)}): get it again'
+            f'{path} is truncated or no weight file ({reason(error)}): get it again'
         ) from error
     if not isinstance(content, dict):
         raise ValueError(
@@ -252,7 +250,7 @@ def _read_safetensors(path: Path) -> tuple[dict, dict, None]:
             written = file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(
-            f'{path} is truncated or no safetensors file ({_reason(error)}): get it again'
+            f'{path} is truncated or no safetensors file ({reason(error)}): get it again'
         ) from error
     if not state_dict:
         raise ValueError(f"no tensors inside {path}: save the model's state_dict")
@@ -279,52 +277,3 @@ def _strip_module_prefix(state_dict: dict) -> dict:
             (name[len(prefix) :], value) for name, value in versions.items() if name
         )
     return stripped
-
-
-def _fetch(url: str) -> tuple[Path, str]:
-    """The kept file of a URL and its SHA-256, after a download where there is none."""
-    name = Path(urlparse(url).path)
-    in_name = _HASH_IN_NAME.search(name.name)
-    if not in_name:
-        mark = hashlib.sha256(url.encode()).hexdigest()[:8]
-        name = name.with_name(f'{name.stem}_{mark}{name.suffix}')
-    path = Path(torch.hub.get_dir()) / 'checkpoints' / name.name
-    if is_main_process() and not path.is_file():
-        _download(url, path)
-    barrier()
-    if not path.is_file():  # another machine than the main process's
-        _download(url, path)
-    sha256 = _sha256(path)
-    if in_name and not sha256.startswith(in_name[1]):
-        raise ValueError(
-            f'{path} is damaged: its SHA-256 begins with {sha256[: len(in_name[1])]}, its name '
-            f'says {in_name[1]}; delete it, so that it is downloaded again'
-        )
-    return path, sha256
-
-
-def _download(url: str, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    print(f'Downloading {path.name} from {url} to {path.parent}', flush=True)
-    in_name = _HASH_IN_NAME.search(path.name)
-    try:
-        torch.hub.download_url_to_file(url, str(path), in_name and in_name[1], progress=True)
-    except (RuntimeError, OSError) as error:  # another hash, or no answer
-        raise ValueError(
-            f'{url} cannot be downloaded ({_reason(error)}): get the file elsewhere and give its '
-            'path as the checkpoint'
-        ) from error
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _reason(error: Exception) -> str:
-    """One short line of an error that may have many."""
-    text = str(error).rpartition('WeightsUnpickler error:')[2].strip()
-    return text.splitlines()[0].strip()[:160] if text else type(error).__name__

@@ -12,7 +12,9 @@ _DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 @dataclass(frozen=True)
 class Runtime:
-    """Options of a teacher's forward pass; what each gains and changes: ``docs/benchmark.md``.
+    """Options of a teacher's forward pass.
+
+    ``tools/benchmark.py CONFIG --teacher-options`` measures what each gains and changes.
 
     Args:
         fold_bn: fold each BatchNorm into the convolution before it.

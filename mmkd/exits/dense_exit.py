@@ -42,8 +42,7 @@ class DenseExit(Exit):
                 f'{self.where}: DenseExit needs RetinaNet, FCOS, ATSS or GFL, not {family.kind}'
             )
         stages = rehearsal.student_tensors(self)
-        main = rehearsal.model.bbox_head
-        wanted = [int(stride[0]) for stride in main.prior_generator.strides]
+        wanted = family.strides(rehearsal.model)
         self._check_strides(stages, wanted, rehearsal.side)
         cfg = family.light_head(rehearsal.student_cfg, self.channels, self.stacked_convs)
         self.branch = build_in_scope(

@@ -191,9 +191,9 @@ class DistillHook(Hook):
 
 
 def student_config(cfg: Config) -> Config:
-    """The stock config of a distillation's student, which needs no mmkd."""
+    """The stock config of a distillation's student, or of a stock run, which needs no mmkd."""
     content = cfg.to_dict()
-    content['model'] = content['model']['student']
+    content['model'] = content['model'].get('student', content['model'])
     hooks = content.get('default_hooks', {})
     for name in [name for name, hook in hooks.items() if _is_ours(hook)]:
         del hooks[name]
@@ -202,7 +202,7 @@ def student_config(cfg: Config) -> Config:
     if 'custom_imports' in content:
         # they may be of the student, or of the distillation, which is not there to be imported
         content['custom_imports']['allow_failed_imports'] = True
-    return Config(_without_our_scope(content))
+    return Config(_without_our_scope(content), filename=cfg.filename)
 
 
 def _without_our_scope(content):

@@ -17,6 +17,8 @@ from toys import (
     total,
 )
 
+from mmkd.terms.tap import Tap
+
 TERMS = dict(kd=dict(type='LogitKD'), f=dict(type='FeatureKD', tap='backbone[1:]'))
 
 
@@ -159,6 +161,18 @@ def test_several_teachers_each_run_when_asked():
 
 
 SHAPES = ((64, 48), (40, 64))
+
+
+def test_a_tap_that_the_teacher_changes_in_place_is_heard_as_the_module_gave_it():
+    address = 'backbone.layer1.0.bn2'  # added to the shortcut in place
+    term = dict(type='FeatureKD', tap=address)
+    model = distil(segmentor(), teacher=random_teacher(segmentor()), terms=dict(f=term))
+    given = []
+    module = teacher_of(model).get_submodule(address)
+    module.register_forward_hook(lambda m, args, output: given.append(output.clone()))
+    tap = Tap.parse(address)
+    heard = model.distillation.teachers[None].run(*seg_batch(model), {tap}, True)
+    assert torch.equal(heard.capture.read(tap)[0], given[0])
 
 
 @pytest.mark.parametrize('kind', ['detector', 'segmentor'])

@@ -104,7 +104,7 @@ def test_results_of_different_configs_are_not_averaged(load_tool, tmp_path):
 
 
 def test_hash_knows_the_config_and_not_the_machine_or_the_seed(load_tool, tmp_path, monkeypatch):
-    config_hash = load_tool('_compare_run').config_hash
+    config_hash = load_tool('_provenance').config_hash
 
     def hashed(**changes) -> str:
         cfg = dict(model=dict(type='A', width=4), data='data/x', randomness=dict(seed=0))
@@ -117,7 +117,7 @@ def test_hash_knows_the_config_and_not_the_machine_or_the_seed(load_tool, tmp_pa
 
 
 def test_teachers_are_known_by_their_weights(load_tool, tmp_path):
-    run = load_tool('_compare_run')
+    run = load_tool('_provenance')
     weights = dict(b=torch.tensor([1.0, 2.0]), a=torch.tensor(3))
 
     def saved(name, state_dict, **beside):

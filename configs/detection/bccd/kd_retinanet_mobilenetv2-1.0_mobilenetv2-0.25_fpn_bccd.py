@@ -6,7 +6,7 @@ model = dict(
     type='mmkd.Distiller',
     student=_base_.model,
     teacher=dict(
-        config='configs/detection/bccd/retinanet_mobilenetv2-1.0_fpn_bccd.py',
+        config='mmkd::detection/bccd/retinanet_mobilenetv2-1.0_fpn_bccd.py',
         checkpoint='data/weights/bccd_teacher.pth',
         fold_bn=True, channels_last=True, autocast='bfloat16'),
     terms=dict(kd=dict(type='LogitKD')))

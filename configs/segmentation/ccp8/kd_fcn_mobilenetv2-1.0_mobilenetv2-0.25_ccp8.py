@@ -6,7 +6,7 @@ model = dict(
     type='mmkd.Distiller',
     student=_base_.model,
     teacher=dict(
-        config='configs/segmentation/ccp8/fcn_mobilenetv2-1.0_ccp8.py',
+        config='mmkd::segmentation/ccp8/fcn_mobilenetv2-1.0_ccp8.py',
         checkpoint='data/weights/ccp8_teacher.pth',
         fold_bn=True, channels_last=True, autocast='bfloat16'),
     terms=dict(kd=dict(type='LogitKD')))
