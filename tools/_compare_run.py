@@ -26,6 +26,18 @@ def main_metric(metrics: dict) -> str:
     return next((key for key in _MAIN_METRICS if key in metrics), next(iter(metrics)))
 
 
+def nothing_predicted(evaluator: dict) -> dict[str, float]:
+    """Give the metrics that mmdet's ``CocoMetric`` leaves out where a model predicts nothing: 0.
+
+    Raises:
+        RunFailedError: Another evaluator gave no metric.
+    """
+    if evaluator.get('type') != 'CocoMetric':
+        raise RunFailedError('the test gave no metric: check the evaluator of the config')
+    kinds = evaluator.get('metric', 'bbox')
+    return {f'coco/{kind}_mAP': 0.0 for kind in ([kinds] if isinstance(kinds, str) else kinds)}
+
+
 def in_points(metric: str, value: float) -> float:
     """Convert a metric to points, 0..100."""
     return 100 * value if metric.startswith(_FRACTIONS) else value
@@ -192,7 +204,10 @@ class Run:
         (file,) = folder.glob('*/*.json')
         metrics = json.loads(file.read_text())
         timers = ('data_time', 'time')
-        return {k: v for k, v in metrics.items() if isinstance(v, float | int) and k not in timers}
+        numbers = {
+            k: v for k, v in metrics.items() if isinstance(v, float | int) and k not in timers
+        }
+        return numbers or nothing_predicted(self.cfg[f'{self.split}_evaluator'])
 
     def _process(
         self, tool: str, arguments: list[str], options: list[str], lock: int

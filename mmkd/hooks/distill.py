@@ -193,15 +193,16 @@ class DistillHook(Hook):
 def student_config(cfg: Config) -> Config:
     """The stock config of a distillation's student, or of a stock run, which needs no mmkd."""
     content = cfg.to_dict()
-    content['model'] = content['model'].get('student', content['model'])
+    if 'student' in content['model']:
+        content['model'] = content['model']['student']
+        if 'custom_imports' in content:
+            # they may be of the student, or of the distillation, which need not be there any more
+            content['custom_imports']['allow_failed_imports'] = True
     hooks = content.get('default_hooks', {})
     for name in [name for name, hook in hooks.items() if _is_ours(hook)]:
         del hooks[name]
     if content.get('custom_hooks'):
         content['custom_hooks'] = [h for h in content['custom_hooks'] if not _is_ours(h)]
-    if 'custom_imports' in content:
-        # they may be of the student, or of the distillation, which is not there to be imported
-        content['custom_imports']['allow_failed_imports'] = True
     return Config(_without_our_scope(content), filename=cfg.filename)
 
 

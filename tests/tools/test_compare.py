@@ -138,6 +138,15 @@ def test_teachers_are_known_by_their_weights(load_tool, tmp_path):
     assert hashed(dict(big=file, small=published)) == {'big': hashed(file)}
 
 
+def test_a_detector_that_predicts_nothing_counts_as_0(load_tool):
+    run = load_tool('_compare_run')
+    both = dict(type='CocoMetric', metric=['bbox', 'segm'])
+    assert run.nothing_predicted(both) == {'coco/bbox_mAP': 0.0, 'coco/segm_mAP': 0.0}
+    assert run.main_metric(run.nothing_predicted(dict(type='CocoMetric'))) == 'coco/bbox_mAP'
+    with pytest.raises(run.RunFailedError, match='gave no metric'):
+        run.nothing_predicted(dict(type='IoUMetric'))
+
+
 def test_runs_go_seed_by_seed_and_stale_results_are_refused(load_tool, write_config, tmp_path):
     compare = load_tool('compare')
     configs = [str(write_config('det', name)) for name in ('one', 'two')]
