@@ -102,6 +102,21 @@ def test_constant_channel_and_single_cell_are_finite(value):
     assert PKDLoss()(torch.randn(2, 2, 3, 7), torch.randn(2, 2, 3, 7), mask=mask).item() == 0
 
 
+def test_no_mask_equals_a_mask_of_ones():
+    student = torch.randn(2, 4, 5, 6)
+    student[:, 1] = 3.25  # constant
+    student[:, 2] = 1000 + 0.01 * student[:, 2]  # nearly
+    teacher, gradients, values = torch.randn(2, 4, 5, 6), [], []
+    for mask in (None, torch.ones(2, 5, 6)):
+        x = student.clone().requires_grad_()
+        values.append(PKDLoss()(x, teacher, mask=mask))
+        gradients.append(*torch.autograd.grad(values[-1], x))
+    torch.testing.assert_close(*values)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+    assert not gradients[0][:, 1].any()
+    assert gradients[0][:, 2].abs().max() > 0.01
+
+
 def test_bad_layout():
     with pytest.raises(ValueError, match=r'expected \[B, C, H, W\], got shape \(2, 3\)'):
         PKDLoss()(torch.zeros(2, 3), torch.zeros(2, 3))

@@ -38,19 +38,31 @@ def feature_mse(
     return mean_rows((student - teacher).square(), mask, avg_factor, scale)
 
 
-def _standardise(x: Tensor, valid: Tensor) -> Tensor:
-    """Each channel of [B, C, H, W] to mean 0 and unbiased std 1 over its valid cells.
+def _standardise(x: Tensor) -> Tensor:
+    """Each channel of [B, C, H, W] to mean 0 and unbiased std 1.
 
-    A channel that is constant there becomes 0, without gradient: its slope has no bound.
+    A channel that is constant becomes 0, without gradient: its slope has no bound.
     """
+    count = x.numel() // x.shape[1]
+    # Standardising ignores a shift. Without it the rounding error of the mean is not small beside
+    # the spread of a nearly constant channel of large values.
+    x = x - x[:1, :, :1, :1].detach()
+    # BatchNorm's kernel: one pass where elementary operations need eight.
+    x, _, inverse_std = torch.native_batch_norm(x, None, None, None, None, True, 0.0, _MIN_STD**2)
+    varies = (inverse_std.detach() < 0.5**0.5 / _MIN_STD).to(x.dtype)
+    scale = ((count - 1) / count) ** 0.5
+    return x * (varies * scale)[:, None, None]
+
+
+def _standardise_valid(x: Tensor, valid: Tensor) -> Tensor:
+    """As :func:`_standardise`, over the cells where ``valid`` [B, 1, H, W] is 1; others are 0."""
     dims = (0, 2, 3)
     count = valid.sum()
 
     def center(y: Tensor) -> Tensor:
         return (y - y.sum(dims, keepdim=True) / count.clamp(min=1)) * valid
 
-    # The second pass removes the rounding error of the mean, which is not small beside the
-    # spread of a nearly constant channel of large values.
+    # The second pass removes the rounding error of the mean.
     x = center(center(x * valid))
     variance = x.square().sum(dims, keepdim=True) / (count - 1).clamp(min=1)
     varies = variance > _MIN_STD**2
@@ -75,11 +87,15 @@ def pkd_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Te
         ValueError: If shapes do not fit.
     """
     check_layout('pkd_loss', student, 4, '[B, C, H, W]')
+    scale = 0.5 / max(student.shape[1], 1)
+    if mask is None and student.numel():
+        gap = _standardise(student) - _standardise(teacher)
+        return mean_rows(gap.square(), None, None, scale)
     mask = torch.ones_like(student[:, :1]) if mask is None else row_weight(student, mask)
     student, teacher = silence(student, teacher, mask)
     valid = (mask != 0).to(student.dtype)
-    gap = _standardise(student, valid) - _standardise(teacher, valid)
-    return mean_rows(gap.square(), mask, mask.sum(), scale=0.5 / max(student.shape[1], 1))
+    gap = _standardise_valid(student, valid) - _standardise_valid(teacher, valid)
+    return mean_rows(gap.square(), mask, mask.sum(), scale)
 
 
 @full_precision
