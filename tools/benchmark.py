@@ -4,6 +4,7 @@ Examples:
     ``python tools/benchmark.py CONFIG --size 256 --batch-size 2 --random-teacher``
     ``python tools/benchmark.py CONFIG --data --out docs/benchmark``   (the config's own data)
     ``python tools/benchmark.py CONFIG --teacher-options``             (folded BN, bf16, ...)
+    ``python tools/benchmark.py CONFIG --teacher-options compile``     (this one alone)
 
 Times are medians over rounds; in each round every part runs once, so that a busy machine is busy
 for all of them. What to compare are the ratios.
@@ -47,6 +48,8 @@ _OPTIONS = {
     'bfloat16': dict(autocast='bfloat16'),
     'fold_bn, channels_last': dict(fold_bn=True, channels_last=True),
     'fold_bn, channels_last, bfloat16': dict(fold_bn=True, channels_last=True, autocast='bfloat16'),
+    'compile': dict(compile=True),
+    'fold_bn, compile': dict(fold_bn=True, compile=True),
 }
 _OPTION_KEYS = [field.name for field in dataclasses.fields(Runtime)]
 
@@ -65,7 +68,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--random-teacher', action='store_true', help='need no weight file: time is the same'
     )
     parser.add_argument(
-        '--teacher-options', action='store_true', help='also each way to run the teacher cheaper'
+        '--teacher-options',
+        nargs='*',
+        metavar='OPTIONS',
+        help='also ways to run the teacher cheaper; alone: ' + '; '.join(list(_OPTIONS)[1:]),
     )
     parser.add_argument('--out', type=Path, metavar='DIR', help='write JSON and rewrite summary.md')
     add_shared_arguments(parser)
@@ -82,6 +88,10 @@ def check(args: argparse.Namespace, cfg: Config) -> None:
         raise ValueError(f'{args.config}: its model is no mmkd.Distiller; name a distillation')
     if args.rounds < 1 or args.warmup < 0:
         raise ValueError(f'--rounds {args.rounds} must be >= 1, --warmup {args.warmup} >= 0')
+    if unknown := [title for title in args.teacher_options or () if title not in _OPTIONS]:
+        raise ValueError(
+            f'--teacher-options {unknown[0]!r} is none of {"; ".join(_OPTIONS)}: name one of them'
+        )
 
 
 class Step:
@@ -170,8 +180,9 @@ def measure_options(cfg: Config, distilled: torch.nn.Module, batch: tuple, args)
     plain_cfg = {key: teacher_cfg[key] for key in teacher_cfg if key not in _OPTION_KEYS}
     teachers: dict[str, Teacher] = {}
     weights = None
-    for title, options in _OPTIONS.items():
-        teacher = Teacher.build(name, dict(plain_cfg, **options), distilled.data_preprocessor)
+    for title in dict.fromkeys(['nothing', *(args.teacher_options or _OPTIONS)]):
+        cheaper = dict(plain_cfg, **_OPTIONS[title])
+        teacher = Teacher.build(name, cheaper, distilled.data_preprocessor)
         weights = weights or copy.deepcopy(teacher.model.state_dict())
         teacher.model.load_state_dict(weights)  # random ones must be the same
         teacher.rehearse(*batch, taps)
@@ -242,7 +253,7 @@ def measure(cfg: Config, args: argparse.Namespace) -> dict:
         dirty=dirty,
         machine=dict(describe_machine(), threads=torch.get_num_threads()),
     )
-    if args.teacher_options:
+    if args.teacher_options is not None:
         record['teacher_options'] = measure_options(cfg, distilled, batch, args)
     return record
 

@@ -7,6 +7,8 @@ import torch
 from mmcv.cnn.utils import fuse_conv_bn
 from torch import Tensor, nn
 
+from .compiled import read_options
+
 _DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 
@@ -20,20 +22,28 @@ class Runtime:
         fold_bn: fold each BatchNorm into the convolution before it.
         channels_last: run in the ``[B, H, W, C]`` memory format.
         autocast: ``'bfloat16'`` or ``'float16'``; ``None``: as the student runs.
+        compile: ``True``, or arguments of ``torch.compile``, for what lies between the taps.
 
     Raises:
-        ValueError: on a dtype that autocast does not have.
+        ValueError: on a dtype that autocast does not have, or arguments that do not go.
     """
 
     fold_bn: bool = False
     channels_last: bool = False
     autocast: str | None = None
+    compile: bool | dict = False
 
     def __post_init__(self) -> None:
         if self.autocast is not None and self.autocast not in _DTYPES:
             raise ValueError(
                 f"autocast={self.autocast!r} must be 'bfloat16', 'float16' or None (as the student)"
             )
+        read_options(self.compile)
+
+    @property
+    def compile_options(self) -> dict | None:
+        """Arguments of ``torch.compile``; ``None``: nothing is compiled."""
+        return read_options(self.compile)
 
     def fold(self, model: nn.Module) -> None:
         """Folds BatchNorms in place, in a frozen model in eval mode.
@@ -64,7 +74,8 @@ class Runtime:
 
     def __str__(self) -> str:
         names = [name for name in ('fold_bn', 'channels_last') if getattr(self, name)]
-        return ', '.join([*names, *([self.autocast] if self.autocast else [])])
+        names += [self.autocast] if self.autocast else []
+        return ', '.join([*names, *(['compile'] if self.compile_options is not None else [])])
 
 
 def largest_difference(ours: list[Tensor], theirs: list[Tensor]) -> float:

@@ -1,6 +1,6 @@
 """Teachers: built, filled strictly, frozen, fed with their own inputs, and only read."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import torch
 from mmengine.logging import print_log
@@ -13,6 +13,8 @@ from mmkd.terms.tap import Capture, Tap, flatten
 
 from .checkpoint import checkpoint_classes, load_strict, read_checkpoint
 from .classes import ClassMatch
+from .compiled import compile_between
+from .download import reason
 from .inputs import InputConverter
 from .lesson import Heard
 from .model_source import resolve_model
@@ -147,7 +149,7 @@ class Teacher:
             taps: addresses to catch.
 
         Raises:
-            ValueError: if folding its BatchNorms changes what it says.
+            ValueError: if folding its BatchNorms changes what it says, or it cannot be compiled.
         """
 
         def hear(runtime: Runtime) -> Heard:
@@ -170,11 +172,26 @@ class Teacher:
                 )
         if self.runtime != Runtime():
             self.runtime.lay_out(self.model)
-            heard = hear(self.runtime)
+            heard = hear(replace(self.runtime, compile=False))
+            if self.runtime.compile_options is not None:
+                heard = self._compile(hear, taps)
             self.difference = largest_difference(_said(heard, taps), _said(plain, taps))
-        self._changed = heard.capture.changed_in_place()
+        # a compiled module need not tell that it wrote to its input
+        self._changed = plain.capture.changed_in_place() | heard.capture.changed_in_place()
         self.firings = {tap: len(heard.capture.calls(tap)) for tap in taps}
         return heard
+
+    def _compile(self, hear, taps) -> Heard:
+        try:
+            options = self.runtime.compile_options
+            compile_between(self.model, [tap.path for tap in taps], options)
+            return hear(self.runtime)
+        except Exception as error:  # of any kind: the same pass has just run uncompiled
+            cause = getattr(error, 'inner_exception', error)  # what a backend raised
+            raise ValueError(
+                f'teacher {self.title!r}: compile={self.runtime.compile} fails on this machine '
+                f'({type(cause).__name__}: {reason(cause)}); drop it, or give other arguments'
+            ) from error
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: list, **kwargs) -> list:

@@ -24,7 +24,8 @@ def write_distillation(write_config):
 def test_it_measures_a_distillation(kind, write_distillation, tmp_path, load_tool, capsys):
     config = write_distillation(kind)
     tool, out = load_tool('benchmark'), tmp_path / 'out'
-    options = ['--size', '64', '--rounds', '3', '--warmup', '1', '--teacher-options']
+    options = ['--size', '64', '--rounds', '3', '--warmup', '1']
+    options += ['--teacher-options', 'fold_bn', 'bfloat16']
     record = tool.main(tool.parse_args([str(config), *options, '--out', str(out)]))
 
     written = json.loads((out / f'{config.stem}.json').read_text())
@@ -42,6 +43,17 @@ def test_it_measures_a_distillation(kind, write_distillation, tmp_path, load_too
     printed = capsys.readouterr().out
     assert (out / 'summary.md').read_text() in printed
     assert f'**{record["to_both"]:.2f}**' in printed
+
+
+@pytest.mark.slow
+def test_every_way_to_run_the_teacher_is_measured(write_distillation, load_tool, capsys):
+    tool = load_tool('benchmark')
+    options = ['--size', '64', '--rounds', '1', '--warmup', '1', '--teacher-options']
+    record = tool.main(tool.parse_args([str(write_distillation('seg')), *options]))
+    options = {row['option']: row for row in record['teacher_options']}
+    assert options.keys() == tool._OPTIONS.keys()
+    assert 0 < options['compile']['difference'] < 1e-5
+    assert '| fold_bn, compile | ' in capsys.readouterr().out
 
 
 def test_a_step_without_a_part_leaves_it_as_it_was(write_distillation, load_tool):
@@ -74,7 +86,11 @@ def test_the_models_own_peak_is_found(load_tool):
 
 @pytest.mark.parametrize(
     'options, message',
-    [([], 'its model is no mmkd.Distiller'), (['--rounds', '0'], '--rounds 0')],
+    [
+        ([], 'its model is no mmkd.Distiller'),
+        (['--rounds', '0'], '--rounds 0'),
+        (['--teacher-options', 'fold'], "--teacher-options 'fold' is none of nothing; fold_bn"),
+    ],
 )
 def test_mistakes_are_one_line(options, message, write_config, write_distillation, load_tool):
     config = write_config('seg') if not options else write_distillation('seg')
