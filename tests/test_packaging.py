@@ -52,6 +52,13 @@ def test_version_and_packages(metadata):
     assert set(metadata['packages']) == names
 
 
+def test_the_hooks_of_a_commit_run_the_tested_linter(pins):
+    text = (ROOT / '.pre-commit-config.yaml').read_text()
+    named = re.findall(r'ruff==([\w.]+)', text)
+    assert set(named) == {pins['ruff']} and len(named) == 2
+    assert 'https://' not in text  # what it needs comes from pip
+
+
 def test_tested_versions_lie_in_the_supported_ranges(metadata, pins):
     extras = metadata['extras_require']
     assert set(extras) == {'det', 'seg', 'all', 'dev', 'onnx'}
