@@ -1,7 +1,10 @@
 """What every exit shares."""
 
+from functools import partial
+
 from torch import Tensor, nn
 
+from mmkd.losses.functional import losses_at_once
 from mmkd.registry import build
 from mmkd.terms.feature_kd import FeatureKD
 from mmkd.terms.term import Term, check_weight, full_precision, parse_taps
@@ -116,13 +119,21 @@ class Exit(Term):
 
     def taught(self, outputs: dict, lesson, head: nn.Module | None, weight: float) -> dict:
         """The labels' and the final predictions' share of one branch's loss, weighted."""
+        inputs = [x.float() for maps in outputs.values() for x in maps]
         losses = {}
-        if self.gt:
-            for name, value in self.ground_truth(outputs, lesson, head).items():
-                losses[f'gt_{name}'] = value * (weight * self.gt)
-        if self.kd:
-            for name, value in self.distil(outputs, lesson).items():
-                losses[f'kd_{name}'] = value * (weight * self.kd)
+        for prefix, ratio, rule in (
+            ('gt', self.gt, partial(self.ground_truth, lesson=lesson, head=head)),
+            ('kd', self.kd, partial(self.distil, lesson=lesson)),
+        ):
+            if not ratio:
+                continue
+
+            def by_kind(flat: list[Tensor], rule=rule) -> dict[str, Tensor]:
+                rest = iter(flat)
+                return rule({kind: [next(rest) for _ in maps] for kind, maps in outputs.items()})
+
+            for name, value in losses_at_once(by_kind, inputs).items():
+                losses[f'{prefix}_{name}'] = value * (weight * ratio)
         return losses
 
     def feature_losses(self, lesson) -> dict[str, Tensor]:

@@ -52,7 +52,7 @@ def cell_targets(head: nn.Module, outputs: dict, match, maps, lesson) -> CellTar
         logits, source = _to_size(logits, size), _to_size(source, size)
         cls.append(logits)
         valid.append(source * _valid(lesson, logits))
-    total = sum((x.sigmoid().amax(1, keepdim=True) * v).sum() for x, v in zip(cls, valid))
+    total = sum((x.amax(1, keepdim=True).sigmoid() * v).sum() for x, v in zip(cls, valid))
     return CellTargets(cls, valid, reduce_mean(total).clamp(min=1.0))
 
 

@@ -164,7 +164,7 @@ def dense_targets(head: nn.Module, outputs: dict, match, lesson) -> DenseTargets
     is_gfl = isinstance(head, GFLHead)
     return DenseTargets(
         cls=cls,
-        score=cls.sigmoid().amax(1) * valid,
+        score=cls.amax(1).sigmoid() * valid,
         valid=valid,
         boxes=decode(head, outputs['box'], training=False),
         bins=_flatten(outputs['box'], head.reg_max + 1) if is_gfl else None,

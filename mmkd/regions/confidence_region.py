@@ -32,7 +32,7 @@ class ConfidenceRegion(nn.Module):
             score = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
             maps = [score.amax(1, keepdim=True)]
         else:
-            maps = [x.float().sigmoid().amax(1, keepdim=True) for x in outputs['cls']]
+            maps = [x.float().amax(1, keepdim=True).sigmoid() for x in outputs['cls']]
         maps = [_to_size(x, tuple(size)) for x in maps]
         return torch.stack(maps).amax(0) ** self.power
 

@@ -1,5 +1,6 @@
 """The losses as pure functions of tensors; they know torch and nothing else."""
 
+from .at_once import losses_at_once
 from .box import box_iou, box_kd_loss
 from .feature import channel_wise_divergence, feature_mse, pkd_loss
 from .logit import binary_kl_divergence, kd_quality_focal_loss, kl_divergence, ld_loss
@@ -14,6 +15,7 @@ __all__ = [
     'kd_quality_focal_loss',
     'kl_divergence',
     'ld_loss',
+    'losses_at_once',
     'pkd_loss',
     'reduce_mean',
 ]

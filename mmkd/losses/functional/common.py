@@ -8,6 +8,11 @@ from functools import wraps
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Elements of a piece in `sum_rows`: what fits a CPU's cache, what fills a GPU.
+_PIECE = {'cpu': 2**17}
+_PIECE_ON_DEVICE = 2**24
 
 
 def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -94,7 +99,79 @@ def mean_rows(
         scale: A constant factor.
     """
     total = values.sum() if weight is None else (values * weight).sum()
+    return _divide(total, values, avg_factor, scale)
+
+
+def mean_rows_of(
+    rule: Callable[[Tensor, Tensor], Tensor],
+    student: Tensor,
+    teacher: Tensor,
+    weight: Tensor | None,
+    avg_factor: Tensor | float | None,
+    scale: float = 1.0,
+) -> Tensor:
+    """``mean_rows(rule(student, teacher), ...)`` for a rule that treats each row by itself.
+
+    Value and gradient of a piece are computed together while it is in the cache, and one gradient
+    is kept. Elementary operations over the class logits of a million anchors would each keep a
+    tensor of that size until the backward pass, and read it from memory again.
+
+    Args:
+        rule: takes pieces of the two, gives [N, K, ...] or [N, 1, ...].
+        student: [N, K, ...].
+        teacher: [N, K, ...].
+        weight: [N, K, ...] or [N, 1, ...]; both inputs are 0 where it is.
+        avg_factor: What to divide by; None: the number of rows. Where it is 0, 1 is taken.
+        scale: A constant factor.
+
+    Returns:
+        Scalar. It can be differentiated once.
+    """
+
+    def weighted(student: Tensor, teacher: Tensor, weight: Tensor | None) -> Tensor:
+        values = rule(*silence(student, teacher, weight))
+        return values if weight is None else values * weight
+
+    total = _SumOfRows.apply(weighted, student, teacher, weight)
+    return _divide(total, student, avg_factor, scale)
+
+
+def _divide(
+    total: Tensor, values: Tensor, avg_factor: Tensor | float | None, scale: float
+) -> Tensor:
     if avg_factor is None:
         avg_factor = values.shape[0] * values.shape[2:].numel()
     avg = torch.as_tensor(avg_factor, dtype=total.dtype, device=total.device).detach()
     return scale * total / torch.where(avg > 0, avg, torch.ones_like(avg))
+
+
+class _SumOfRows(torch.autograd.Function):
+    """Sum of ``rule(student, teacher, weight)``, piece by piece along rows."""
+
+    @staticmethod
+    def forward(ctx, rule, student, teacher, weight):
+        dim = 0 if student.dim() == 2 else 2
+        most = _PIECE.get(student.device.type, _PIECE_ON_DEVICE)
+        step = max(most * student.shape[dim] // max(student.numel(), 1), 1)
+        learns = ctx.needs_input_grad[1]
+        total = student.new_zeros(())
+        gradient = torch.empty_like(student) if learns else None
+        for begin in range(0, student.shape[dim], step):
+            length = min(step, student.shape[dim] - begin)
+            piece, *rest = (
+                x if x is None else x.narrow(dim, begin, length)
+                for x in (student.detach(), teacher, weight)
+            )
+            with torch.set_grad_enabled(learns):
+                value = rule(piece.requires_grad_(learns), *rest).sum()
+            total += value.detach()
+            if learns:
+                gradient.narrow(dim, begin, length).copy_(*torch.autograd.grad(value, piece))
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, slope):
+        (gradient,) = ctx.saved_tensors
+        return None, gradient * slope, None, None

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .at_once import at_once
 from .common import check_layout, full_precision, mean_rows, row_weight, silence
 
 _MIN_STD = 1e-6
@@ -70,6 +71,7 @@ def _standardise_valid(x: Tensor, valid: Tensor) -> Tensor:
 
 
 @full_precision
+@at_once
 def pkd_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
     """Half the mean squared difference of standardised maps (PKD: Cao et al., NeurIPS 2022).
 
@@ -99,6 +101,7 @@ def pkd_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Te
 
 
 @full_precision
+@at_once
 def channel_wise_divergence(
     student: Tensor, teacher: Tensor, mask: Tensor | None = None, tau: float = 1.0
 ) -> Tensor:

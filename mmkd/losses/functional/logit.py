@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .common import check_layout, full_precision, mean_rows, row_weight, silence
+from .common import check_layout, full_precision, mean_rows_of, row_weight
 
 
 @full_precision
@@ -37,11 +37,13 @@ def kl_divergence(
     """
     if weight is not None:
         weight = row_weight(student, weight)
-    student, teacher = silence(student, teacher, weight)
-    log_s = F.log_softmax(student / tau, dim=1)
-    log_t = F.log_softmax(teacher / tau, dim=1)
-    rows = (log_t.exp() * (log_t - log_s)).sum(dim=1, keepdim=True)
-    return mean_rows(rows, weight, avg_factor, scale=tau**2)
+
+    def rule(student: Tensor, teacher: Tensor) -> Tensor:
+        log_s = F.log_softmax(student / tau, dim=1)
+        log_t = F.log_softmax(teacher / tau, dim=1)
+        return (log_t.exp() * (log_t - log_s)).sum(dim=1, keepdim=True)
+
+    return mean_rows_of(rule, student, teacher, weight, avg_factor, scale=tau**2)
 
 
 @full_precision
@@ -69,12 +71,15 @@ def binary_kl_divergence(
     """
     if weight is not None:
         weight = row_weight(student, weight, per_element=True)
-    student, teacher = silence(student, teacher, weight)
-    student, teacher = student / tau, teacher / tau
-    # In log-sigmoids, since BCE minus the teacher's entropy cancels badly for confident teachers.
-    yes = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
-    no = (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
-    return mean_rows(yes + no, weight, avg_factor, scale=tau**2)
+
+    def rule(student: Tensor, teacher: Tensor) -> Tensor:
+        student, teacher = student / tau, teacher / tau
+        # In log-sigmoids: BCE minus the teacher's entropy cancels badly for confident teachers.
+        yes = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
+        no = (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
+        return yes + no
+
+    return mean_rows_of(rule, student, teacher, weight, avg_factor, scale=tau**2)
 
 
 @full_precision
@@ -104,16 +109,20 @@ def kd_quality_focal_loss(
     """
     if weight is not None:
         weight = row_weight(student, weight, per_element=True)
-    student, teacher = silence(student, teacher, weight)
-    target = teacher.sigmoid()
-    values = F.binary_cross_entropy_with_logits(student, target, reduction='none')
-    if beta > 0:
+
+    def rule(student: Tensor, teacher: Tensor) -> Tensor:
+        target = teacher.sigmoid()
+        values = F.binary_cross_entropy_with_logits(student, target, reduction='none')
+        if beta == 0:
+            return values
         gap = (student.sigmoid() - target).abs()
-        apart = gap > 0
+        if beta == 1:
+            return gap * values
         # For beta < 1 the power's slope at 0 is infinite; equal predictions give 0 without one.
-        factor = torch.where(apart, gap, 1.0).pow(beta)
-        values = torch.where(apart, factor * values, 0.0)
-    return mean_rows(values, weight, avg_factor)
+        apart = gap > 0
+        return torch.where(apart, torch.where(apart, gap, 1.0).pow(beta) * values, 0.0)
+
+    return mean_rows_of(rule, student, teacher, weight, avg_factor)
 
 
 def ld_loss(
