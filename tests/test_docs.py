@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
@@ -16,7 +17,18 @@ import mmkd  # noqa: F401
 from mmkd.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ('README.md', 'docs/quickstart.md', 'docs/concepts.md', 'docs/deploy.md')
+PAGES = (
+    'README.md',
+    *(f'docs/{name}.md' for name in (
+        'quickstart', 'concepts', 'deploy', 'faq', 'reading_the_log', 'migrating_from_mmrazor',
+        'own_data', 'plugins',
+    )),
+)  # fmt: skip
+# commands that need something of their own: where they are run, by a test that names
+ELSEWHERE = {
+    '/my_data/': ('tests/tools/test_own_data.py', 'own_data.md'),
+    'python -m mmkd': ('tests/test_wheel.py', "'mmkd'"),
+}
 DEMO = 'configs/demo/kd-ds_retinanet_digits.py'
 SHORT = [
     'train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=2',
@@ -28,9 +40,9 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf'```{language}\n(.*?)```', (ROOT / page).read_text(), flags=re.S)
 
 
-def commands() -> list[str]:
+def commands(pages=PAGES) -> list[str]:
     found = []
-    for page in PAGES:
+    for page in pages:
         for block in blocks(page, 'bash'):
             found += [line.split('#')[0].strip() for line in block.splitlines()]
     return [line for line in dict.fromkeys(found) if line]
@@ -66,13 +78,42 @@ def test_make_targets_exist():
 
 
 def test_every_command_of_the_pages_is_known_here():
-    starts = ('make ', 'pip install', 'python tools/', 'tools/dist_train.sh')
+    starts = ('make ', 'pip install', 'python tools/', 'tools/dist_train.sh', 'python -m mmkd')
     assert len(commands()) >= 8
     assert [line for line in commands() if not line.startswith(starts)] == []
 
 
 def is_plain(line: str) -> bool:
-    return line.startswith('python tools/') and 'compare' not in line and 'export_' not in line
+    special = ('compare', 'export_', *ELSEWHERE)
+    return line.startswith('python tools/') and not any(word in line for word in special)
+
+
+@pytest.mark.parametrize('words', ELSEWHERE)
+def test_what_is_run_elsewhere_is(words):
+    file, named = ELSEWHERE[words]
+    assert any(words in line for line in commands())
+    assert named in (ROOT / file).read_text()
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    for name, target in re.findall(r'\[([^\]]*)\]\(([^)\s]+)\)', text):
+        if target.startswith('http'):
+            continue
+        path, _, anchor = target.partition('#')
+        file = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r'^#+ (.*)$', file.read_text(), flags=re.M)
+            assert anchor in map(slug, headings), target
+        if name.startswith('`test_'):
+            assert f'def {name.strip("`")}(' in file.read_text(), name
+
+
+def slug(heading: str) -> str:
+    """A heading's anchor, as GitHub makes it."""
+    return re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-')
 
 
 TOOLS = [line for line in commands() if is_plain(line)]
@@ -104,7 +145,7 @@ def test_tool_command_runs(line, place):
 
 @pytest.mark.slow
 def test_deploy_page_runs_from_top_to_bottom(place):
-    exports = [line for line in commands() if 'export_' in line]
+    exports = [line for line in commands(['docs/deploy.md']) if 'export_' in line]
     assert len(exports) == 3
     for line in exports:
         words = shlex.split(line.replace('iter_400', 'iter_2'))
@@ -117,6 +158,21 @@ def test_deploy_page_runs_from_top_to_bottom(place):
     assert (place / 'out/vis/photo.jpg').is_file()
     # run on a segmentor in tests/tools/test_export_student.py
     assert 'MMSegInferencer' in segmentor
+
+
+@pytest.mark.slow
+def test_an_mmrazor_checkpoint_is_exported(place):
+    (line,) = [c for c in commands(['docs/migrating_from_mmrazor.md']) if 'export_' in c]
+    (snippet,) = [
+        b for b in blocks('docs/migrating_from_mmrazor.md', 'python') if 'read_checkpoint' in b
+    ]
+    weights = torch.load(place / 'work_dirs/mine/iter_2.pth', weights_only=False)['state_dict']
+    mixed = {f'architecture.{k}': v for k, v in weights.items()}
+    mixed.update({f'teacher.{k}': v for k, v in weights.items()})
+    torch.save(dict(state_dict=mixed, meta={}), place / 'mmrazor.pth')
+    run(place, [sys.executable, '-c', snippet])
+    words = shlex.split(line.replace('CONFIG', 'configs/demo/retinanet_student_digits.py'))
+    assert 'bit-identical' in run(place, [sys.executable, *words[1:]])
 
 
 @pytest.mark.slow
