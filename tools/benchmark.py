@@ -159,6 +159,14 @@ def without(part) -> Iterator[None]:
         part.weight = weight
 
 
+def pad_to(cfg: Config, side: int) -> None:
+    """Batches of ``side`` x ``side`` where mmseg would pad them to the crops of its training."""
+    for holder in (cfg, cfg.model, cfg.model.student):
+        preprocessor = holder.get('data_preprocessor')
+        if preprocessor and preprocessor.get('size'):
+            preprocessor.size = (side, side)
+
+
 def make_batches(cfg: Config, args: argparse.Namespace, student: torch.nn.Module) -> list[dict]:
     """Raw batches as a data loader gives them."""
     if args.data:
@@ -209,7 +217,9 @@ def measure(cfg: Config, args: argparse.Namespace) -> dict:
         teachers = cfg.model.teacher
         for teacher in [teachers] if 'config' in teachers else teachers.values():
             teacher.checkpoint = None
-    student_cfg = dict(cfg.model.student)
+    if not args.data:
+        pad_to(cfg, args.size)
+    student_cfg = copy.deepcopy(dict(cfg.model.student))  # mmseg writes into it
     student_cfg.setdefault('_scope_', cfg.get('default_scope'))
     student = build_in_scope(student_cfg, 'student')
     batches = make_batches(cfg, args, student)

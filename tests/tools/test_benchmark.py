@@ -70,6 +70,23 @@ def test_a_step_without_a_part_leaves_it_as_it_was(write_distillation, load_tool
     assert part in model.distillation.active()
 
 
+def test_images_are_as_large_as_asked(write_distillation, load_tool):
+    from mmengine.config import Config
+
+    from mmkd.registry import MODELS
+
+    tool = load_tool('benchmark')
+    cfg = Config.fromfile(write_distillation('seg'))
+    cfg.model.student.setdefault('data_preprocessor', dict(type='SegDataPreProcessor')).update(
+        size=(96, 160), pad_val=0, seg_pad_val=255
+    )
+    tool.pad_to(cfg, 64)
+    model = MODELS.build(cfg.model)
+    args = tool.parse_args(['config', '--size', '64'])
+    (batch,) = tool.make_batches(cfg, args, model)
+    assert model.data_preprocessor(batch, training=True)['inputs'].shape == (2, 3, 64, 64)
+
+
 def test_the_models_own_peak_is_found(load_tool):
     import torch
 
