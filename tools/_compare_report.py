@@ -97,6 +97,30 @@ def summarise(records: Records, baseline: str, metric: str | None) -> pd.DataFra
     return pd.DataFrame(rows, columns=columns.split())
 
 
+def _pairs(records: Records, metric: str | None) -> list[str]:
+    """Table of every config's paired difference to every other one."""
+    points = {c: {s: score(r, metric) for s, r in runs.items()} for c, runs in records.items()}
+    numbers = range(1, len(points) + 1)
+    lines = [
+        '',
+        'Row minus column, paired by seed, and its standard error; bold: more than two of them.',
+        '',
+        f'| | {" | ".join(map(str, numbers))} |',
+        '|---' * (len(points) + 1) + '|',
+    ]
+    for number, (config, scores) in zip(numbers, points.items()):
+        cells = []
+        for other, others in points.items():
+            found = paired_difference(scores, others)
+            if other == config or not found['pairs']:
+                cells.append('-')
+                continue
+            text = f'{found["diff"]:+.2f} ± {_number(found["diff_se"])}'
+            cells.append(f'**{text}**' if found['clear'] else text)
+        lines.append(f'| {number} {config} | {" | ".join(cells)} |')
+    return lines
+
+
 def _unique(values) -> str:
     return ', '.join(sorted({str(value) for value in values})) or 'none'
 
@@ -144,6 +168,8 @@ def to_markdown(
         cells = [row.config, str(row.n), _number(row.mean), _number(row.se), _number(row.diff, '+')]
         cells += [_number(row.diff_se), interval, clear, f'{row.minutes:.1f}']
         lines.append(f'| {" | ".join(cells)} |')
+    if len(records) > 2:
+        lines += _pairs(records, metric)
     return '\n'.join(lines) + '\n'
 
 

@@ -86,14 +86,18 @@ def describe_machine() -> dict:
 
 
 def describe_commit() -> tuple[str | None, bool]:
-    """Give the repository's short commit and whether tracked files differ from it."""
+    """Give the repository's short commit and whether tracked files differ from it.
+
+    Those under ``docs`` do not count: a comparison writes its own tables there.
+    """
 
     def git(*args: str) -> str:
         done = subprocess.run(['git', '-C', str(ROOT), *args], capture_output=True, text=True)
         return done.stdout.strip() if done.returncode == 0 else ''
 
     head = git('rev-parse', '--short', 'HEAD')
-    return head or None, bool(git('status', '--porcelain', '--untracked-files=no'))
+    files = ('.', ':(exclude)docs')
+    return head or None, bool(git('status', '--porcelain', '--untracked-files=no', '--', *files))
 
 
 def environment() -> dict[str, str]:

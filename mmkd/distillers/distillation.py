@@ -92,13 +92,25 @@ class Distillation(nn.Module):
                 needs[part.teacher] = (taps, predictions or part.uses_predictions)
         return needs
 
-    def teach(self, student: nn.Module, inputs: Tensor, samples: list, heard) -> dict[str, Tensor]:
+    def ask_teachers(self, inputs: Tensor, samples: list) -> dict:
+        """What each teacher says that this iteration asks, only as deep as that needs.
+
+        Before the student runs: then what a teacher needs while it runs is free again, and does
+        not come on top of what the student keeps for its backward pass.
+        """
+        return {
+            name: self.teachers[name].run(inputs, samples, *needs)
+            for name, needs in self.needs().items()
+        }
+
+    def teach(
+        self, student: nn.Module, inputs: Tensor, samples: list, heard, said: dict
+    ) -> dict[str, Tensor]:
         """What terms and exits add to the student's losses, by log name."""
         own, heads = heard
         lesson = Lesson(
-            student, self.family, inputs, samples, own, heads, self.teachers, self.needs(),
-            self.shares,
-        )  # fmt: skip
+            student, self.family, inputs, samples, own, heads, self.teachers, said, self.shares
+        )
         losses = {}
         for part in self.parts:
             if not part.is_off:

@@ -105,9 +105,10 @@ class Distilled:
         distillation = self.distillation
         if not (self.training and distillation.is_on):
             return super().loss(inputs, data_samples, *args, **kwargs)
+        said = distillation.ask_teachers(inputs, data_samples)
         with distillation.listen(self) as heard:
             losses = super().loss(inputs, data_samples, *args, **kwargs)
-        losses.update(distillation.teach(self, inputs, data_samples, heard))
+        losses.update(distillation.teach(self, inputs, data_samples, heard, said))
         return losses
 
     def judge_teacher(self, student_classes, name: str | None = None) -> None:

@@ -19,10 +19,7 @@ class Heard:
 
 
 class Lesson:
-    """One batch, what the student made of it, and what the teachers say when asked.
-
-    A teacher runs when the first term or exit asks for it, and only as deep as the taps and
-    predictions that this step needs.
+    """One batch, and what the student and the teachers made of it.
 
     Args:
         student_model: the student.
@@ -32,13 +29,13 @@ class Lesson:
         student: what the student gave.
         heads: predictions of further heads that the student has, by address.
         teachers: teachers by name.
-        needs: taps (set) and whether predictions (bool) are asked of each teacher in this step.
+        said: what each teacher gave that this step asks.
         shares: hands out aliases of the student's tensors.
     """
 
     def __init__(
         self, student_model: nn.Module, family, inputs: Tensor, data_samples: list,
-        student: Heard, heads: dict, teachers: dict, needs: dict, shares: GradientShares,
+        student: Heard, heads: dict, teachers: dict, said: dict, shares: GradientShares,
     ) -> None:  # fmt: skip
         self.student_model = student_model
         self.family = family
@@ -48,8 +45,7 @@ class Lesson:
         self.heads = heads
         self.shares = shares
         self._teachers = teachers
-        self._needs = needs
-        self._heard = {}
+        self._said = said
         self._targets = {}
         self._valid = {}
 
@@ -66,13 +62,8 @@ class Lesson:
         }
 
     def teacher(self, name: str | None) -> Heard:
-        """What a teacher gives on this batch; it runs on the first call."""
-        if name not in self._heard:
-            taps, predictions = self._needs[name]
-            self._heard[name] = self._teachers[name].run(
-                self.inputs, self.data_samples, taps, predictions
-            )
-        return self._heard[name]
+        """What a teacher gave on this batch."""
+        return self._said[name]
 
     def targets(self, name: str | None):
         """A teacher's predictions, read once for all that listen to it."""

@@ -7,6 +7,8 @@ from mmkd.terms.term import shape_of
 
 from .exit import Exit, group_norm
 
+_WIDTH = 64
+
 
 @MODELS.register_module()
 class DenseExit(Exit):
@@ -16,7 +18,8 @@ class DenseExit(Exit):
     3x3 convolutions of stride 2. Labels are assigned once, by the main head.
 
     Args:
-        channels: width of the head; ``None``: that of the student's.
+        channels: width of the head; ``None``: 64, or that of the student's head if it is narrower.
+            An exit as wide as RetinaNet's own head costs half as much as that one.
         stacked_convs: convolutions in each tower.
         **kwargs: see :class:`mmkd.exits.exit.Exit`; one head, so ``weight`` is one number.
 
@@ -44,12 +47,12 @@ class DenseExit(Exit):
         stages = rehearsal.student_tensors(self)
         wanted = family.strides(rehearsal.model)
         self._check_strides(stages, wanted, rehearsal.side)
-        cfg = family.light_head(rehearsal.student_cfg, self.channels, self.stacked_convs)
+        width = self.channels or min(_WIDTH, rehearsal.model.bbox_head.feat_channels)
+        cfg = family.light_head(rehearsal.student_cfg, width, self.stacked_convs)
         self.branch = build_in_scope(
             dict(cfg, _scope_=rehearsal.student_cfg['_scope_']), f'{self.where}: head'
         )
         self.branch.init_weights()
-        width = self.branch.in_channels
         for stage in stages:
             self.levels.append(self.adapt(stage.shape[1], width, _project))
             self.shapes.append(f'{shape_of(stage)} -> {width} channels')

@@ -87,16 +87,16 @@ class DenseDetector(Detector):
             losses = head.loss_by_feat(*outputs.values(), *args, **kwargs)
         return {name: value for name, value in losses.items() if 'loss' in name}
 
-    def light_head(self, student_cfg: dict, channels: int | None, stacked_convs: int) -> dict:
+    def light_head(self, student_cfg: dict, channels: int, stacked_convs: int) -> dict:
         """Config of a head like the student's own with fewer stacked convs."""
         cfg = dict(student_cfg['bbox_head'])
         cfg.update(
+            in_channels=channels,
+            feat_channels=channels,
             stacked_convs=stacked_convs,
             train_cfg=student_cfg.get('train_cfg'),
             test_cfg=student_cfg.get('test_cfg'),
         )
-        if channels is not None:
-            cfg.update(in_channels=channels, feat_channels=channels)
         return cfg
 
     def head_outputs(self, head: nn.Module, features: list[Tensor]) -> dict[str, list[Tensor]]:

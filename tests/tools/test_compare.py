@@ -97,6 +97,22 @@ def test_report_is_rebuilt_from_results(load_tool, tmp_path):
     assert pd.read_csv(tmp_path / 'summary.csv').set_index('config').loc['alone', 'mean'] == 42.0
 
 
+def test_every_pair_is_compared(load_tool, tmp_path):
+    compare = load_tool('compare')
+    _write(tmp_path, *(_record('alone', s, 20.0 + s) for s in (0, 1)))
+    _write(tmp_path, *(_record('longer', s, 21.0 + 3 * s) for s in (0, 1, 2)))
+    _write(tmp_path, _record('taught', 1, 26.0))
+    names = ['alone.py', 'longer.py', 'taught.py']
+    compare.main(compare.parse_args([*names, '--report-only', '--out', str(tmp_path)]))
+    # alone 20, 21; longer 21, 24: differences 1 and 3, standard error 1; not more than two of them
+    text = (tmp_path / 'summary.md').read_text()
+    assert '| 1 alone | - | -2.00 ± 1.00 | -5.00 ± - |' in text
+    assert '| 2 longer | +2.00 ± 1.00 | - | -2.00 ± - |' in text
+    _write(tmp_path, *(_record('longer', s, 21.5 + 2 * s) for s in (0, 1)))  # 1.5 and 2.5: 2 ± 0.5
+    compare.main(compare.parse_args([*names, '--report-only', '--out', str(tmp_path)]))
+    assert '| 2 longer | **+2.00 ± 0.50** | - |' in (tmp_path / 'summary.md').read_text()
+
+
 def test_results_of_different_configs_are_not_averaged(load_tool, tmp_path):
     _write(tmp_path, _record('a', 0, 1.0), _record('a', 1, 2.0, config_hash='other'))
     with pytest.raises(ValueError, match='differ in their config_hash'):

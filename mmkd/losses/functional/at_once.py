@@ -6,7 +6,6 @@ differentiated once.
 """
 
 from collections.abc import Callable
-from functools import wraps
 
 import torch
 from torch import Tensor
@@ -36,16 +35,6 @@ def losses_at_once(
 
     values = _AtOnce.apply(compute, *inputs)
     return dict(zip(names, values, strict=True))
-
-
-def at_once(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Make ``loss(student, teacher, ...) -> scalar`` keep only its gradient at the student."""
-
-    @wraps(loss)
-    def wrapper(student: Tensor, *args, **kwargs) -> Tensor:
-        return losses_at_once(lambda x: dict(loss=loss(*x, *args, **kwargs)), [student])['loss']
-
-    return wrapper
 
 
 class _AtOnce(torch.autograd.Function):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Elements of a piece in `sum_rows`: what fits a CPU's cache, what fills a GPU.
+# Elements of a piece in `sum_of_pieces`: what fits a CPU's cache, what fills a GPU.
 _PIECE = {'cpu': 2**17}
 _PIECE_ON_DEVICE = 2**24
 
@@ -112,10 +112,6 @@ def mean_rows_of(
 ) -> Tensor:
     """``mean_rows(rule(student, teacher), ...)`` for a rule that treats each row by itself.
 
-    Value and gradient of a piece are computed together while it is in the cache, and one gradient
-    is kept. Elementary operations over the class logits of a million anchors would each keep a
-    tensor of that size until the backward pass, and read it from memory again.
-
     Args:
         rule: takes pieces of the two, gives [N, K, ...] or [N, 1, ...].
         student: [N, K, ...].
@@ -132,8 +128,44 @@ def mean_rows_of(
         values = rule(*silence(student, teacher, weight))
         return values if weight is None else values * weight
 
-    total = _SumOfRows.apply(weighted, student, teacher, weight)
+    total = sum_of_pieces(weighted, student, teacher, weight, dim=0 if student.dim() == 2 else 2)
     return _divide(total, student, avg_factor, scale)
+
+
+def mean_channels_of(
+    rule: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+    student: Tensor,
+    teacher: Tensor,
+    mask: Tensor | None,
+    avg_factor: Tensor | float | None,
+    scale: float = 1.0,
+) -> Tensor:
+    """As :func:`mean_rows_of`, for a rule that treats each channel by itself and gets the mask."""
+    total = sum_of_pieces(rule, student, teacher, mask, dim=1)
+    return _divide(total, student, avg_factor, scale / max(student.shape[1], 1))
+
+
+@torch.compiler.disable
+def sum_of_pieces(
+    rule: Callable[..., Tensor], student: Tensor, teacher: Tensor, weight: Tensor | None, dim: int
+) -> Tensor:
+    """``rule(student, teacher, weight).sum()``, cut along ``dim``.
+
+    Value and gradient of a piece are computed together while it is in the cache, and one gradient
+    is kept. Elementary operations over the class logits of a million anchors would each keep a
+    tensor of that size until the backward pass, and read it from memory again.
+
+    Args:
+        rule: gives values of any shape.
+        student: gets the gradient.
+        teacher: Like student.
+        weight: Like them, or of size 1 along ``dim``: then each piece sees all of it.
+        dim: The rule must not mix what lies apart along it.
+
+    Returns:
+        Scalar. It can be differentiated once.
+    """
+    return _SumOfPieces.apply(rule, student, teacher, weight, dim)
 
 
 def _divide(
@@ -145,21 +177,19 @@ def _divide(
     return scale * total / torch.where(avg > 0, avg, torch.ones_like(avg))
 
 
-class _SumOfRows(torch.autograd.Function):
-    """Sum of ``rule(student, teacher, weight)``, piece by piece along rows."""
-
+class _SumOfPieces(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, rule, student, teacher, weight):
-        dim = 0 if student.dim() == 2 else 2
+    def forward(ctx, rule, student, teacher, weight, dim):
+        size = student.shape[dim]
         most = _PIECE.get(student.device.type, _PIECE_ON_DEVICE)
-        step = max(most * student.shape[dim] // max(student.numel(), 1), 1)
+        step = max(most * size // max(student.numel(), 1), 1)
         learns = ctx.needs_input_grad[1]
         total = student.new_zeros(())
         gradient = torch.empty_like(student) if learns else None
-        for begin in range(0, student.shape[dim], step):
-            length = min(step, student.shape[dim] - begin)
+        for begin in range(0, size, step):
+            length = min(step, size - begin)
             piece, *rest = (
-                x if x is None else x.narrow(dim, begin, length)
+                x if x is None or x.shape[dim] == 1 else x.narrow(dim, begin, length)
                 for x in (student.detach(), teacher, weight)
             )
             with torch.set_grad_enabled(learns):
@@ -174,4 +204,4 @@ class _SumOfRows(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, slope):
         (gradient,) = ctx.saved_tensors
-        return None, gradient * slope, None, None
+        return None, gradient * slope, None, None, None

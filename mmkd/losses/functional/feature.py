@@ -4,8 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .at_once import at_once
-from .common import check_layout, full_precision, mean_rows, row_weight, silence
+from .common import (
+    check_layout,
+    full_precision,
+    mean_channels_of,
+    mean_rows_of,
+    row_weight,
+    silence,
+)
 
 _MIN_STD = 1e-6
 
@@ -34,9 +40,8 @@ def feature_mse(
     if mask is not None:
         mask = row_weight(student, mask)
         avg_factor = mask.sum() if avg_factor is None else avg_factor
-    student, teacher = silence(student, teacher, mask)
     scale = 1 / max(student.shape[1], 1)
-    return mean_rows((student - teacher).square(), mask, avg_factor, scale)
+    return mean_rows_of(lambda s, t: (s - t).square(), student, teacher, mask, avg_factor, scale)
 
 
 def _standardise(x: Tensor) -> Tensor:
@@ -71,7 +76,6 @@ def _standardise_valid(x: Tensor, valid: Tensor) -> Tensor:
 
 
 @full_precision
-@at_once
 def pkd_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
     """Half the mean squared difference of standardised maps (PKD: Cao et al., NeurIPS 2022).
 
@@ -89,19 +93,24 @@ def pkd_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Te
         ValueError: If shapes do not fit.
     """
     check_layout('pkd_loss', student, 4, '[B, C, H, W]')
-    scale = 0.5 / max(student.shape[1], 1)
     if mask is None and student.numel():
-        gap = _standardise(student) - _standardise(teacher)
-        return mean_rows(gap.square(), None, None, scale)
+
+        def rule(student: Tensor, teacher: Tensor, mask: None) -> Tensor:
+            return (_standardise(student) - _standardise(teacher)).square()
+
+        return mean_channels_of(rule, student, teacher, None, None, scale=0.5)
     mask = torch.ones_like(student[:, :1]) if mask is None else row_weight(student, mask)
-    student, teacher = silence(student, teacher, mask)
     valid = (mask != 0).to(student.dtype)
-    gap = _standardise_valid(student, valid) - _standardise_valid(teacher, valid)
-    return mean_rows(gap.square(), mask, mask.sum(), scale)
+
+    def masked_rule(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+        student, teacher = silence(student, teacher, mask)
+        gap = _standardise_valid(student, valid) - _standardise_valid(teacher, valid)
+        return gap.square() * mask
+
+    return mean_channels_of(masked_rule, student, teacher, mask, mask.sum(), scale=0.5)
 
 
 @full_precision
-@at_once
 def channel_wise_divergence(
     student: Tensor, teacher: Tensor, mask: Tensor | None = None, tau: float = 1.0
 ) -> Tensor:
@@ -120,16 +129,17 @@ def channel_wise_divergence(
         ValueError: If shapes do not fit.
     """
     check_layout('channel_wise_divergence', student, 4, '[B, C, H, W]')
-    out = torch.zeros_like(student[:, :1], dtype=torch.bool)
     if mask is not None:
-        out = row_weight(student, mask) == 0
-    out = out.flatten(2)
+        mask = row_weight(student, mask)
     # The lowest finite number has probability 0 as -inf has, but no inf - inf in any gradient.
     lowest = torch.finfo(student.dtype).min
 
-    def log_probabilities(x: Tensor) -> Tensor:
-        return F.log_softmax((x.flatten(2) / tau).masked_fill(out, lowest), dim=2)
+    def log_probabilities(x: Tensor, mask: Tensor | None) -> Tensor:
+        x = (x / tau).flatten(2)
+        return F.log_softmax(x if mask is None else x.masked_fill(mask.flatten(2) == 0, lowest), 2)
 
-    log_s, log_t = log_probabilities(student), log_probabilities(teacher)
-    divergence = (log_t.exp() * (log_t - log_s)).sum()
-    return tau**2 * divergence / max(student.shape[0] * student.shape[1], 1)
+    def rule(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
+        log_s, log_t = log_probabilities(student, mask), log_probabilities(teacher, mask)
+        return log_t.exp() * (log_t - log_s)
+
+    return mean_channels_of(rule, student, teacher, mask, student.shape[0], scale=tau**2)
