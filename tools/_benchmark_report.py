@@ -11,6 +11,7 @@ def to_markdown(record: dict) -> str:
     lines = [
         f'## {record["config"]}',
         '',
+        *(f'With `{key}={value}`.\n' for key, value in record['options'].items()),
         f'{record["data"]}; {machine.get("gpu") or machine["cpu"]}, '
         f'{machine["threads"]} thread(s), torch {machine["torch"]}; median of '
         f'{record["rounds"]} interleaved rounds; commit {record["commit"]}'

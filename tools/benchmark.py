@@ -251,6 +251,7 @@ def measure(cfg: Config, args: argparse.Namespace) -> dict:
     commit, dirty = describe_commit()
     record = dict(
         config=Path(args.config).stem,
+        options={key: str(value) for key, value in (args.cfg_options or {}).items()},
         data='training data' if args.data else f'{args.batch_size} x 3 x {args.size} x {args.size}',
         rounds=args.rounds,
         ms={name: times[name] for name in ('student', 'teacher', 'distilled')},

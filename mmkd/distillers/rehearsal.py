@@ -20,6 +20,8 @@ from mmkd.terms.term import Term
 from .lesson import Heard
 from .teacher import Teacher
 
+_LARGEST = 10.0  # no weight that was drawn on purpose is larger
+
 
 @dataclass
 class Rehearsal:
@@ -52,6 +54,7 @@ class Rehearsal:
         """Runs a copy of the student's real ``loss()`` in train mode, and each teacher."""
         taps = {tap for part in parts for tap in part.student_taps}
         model = revert_sync_batchnorm(copy.deepcopy(student)).train().to(get_device())
+        _tame(model)
         inputs, samples = family.dummy_batch(model, get_device())
         capture = Capture(model, taps, 'student')
         with _private_message_hub(), capture, family.listen(model) as predictions:
@@ -113,6 +116,13 @@ class Rehearsal:
             return self.family.criterion(self.model, teacher.model, losses)
         except ValueError as error:
             raise ValueError(f'{part.where}: {error}') from error
+
+
+@torch.no_grad()
+def _tame(model: nn.Module) -> None:
+    """Weights that a class leaves as memory was found until ``init_weights`` may be anything."""
+    for parameter in model.parameters():
+        parameter.nan_to_num_(0.0, 0.0, 0.0).clamp_(-_LARGEST, _LARGEST)
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ def test_it_measures_a_distillation(kind, write_distillation, tmp_path, load_too
     tool, out = load_tool('benchmark'), tmp_path / 'out'
     options = ['--size', '64', '--rounds', '3', '--warmup', '1']
     options += ['--teacher-options', 'fold_bn', 'bfloat16']
+    options += ['--cfg-options', 'model.terms.kd.weight=0.5']
     record = tool.main(tool.parse_args([str(config), *options, '--out', str(out)]))
 
     written = json.loads((out / f'{config.stem}.json').read_text())
@@ -41,6 +42,7 @@ def test_it_measures_a_distillation(kind, write_distillation, tmp_path, load_too
     assert options['nothing']['difference'] == 0
     assert 0 < options['fold_bn']['difference'] < 1e-3 < options['bfloat16']['difference']
     printed = capsys.readouterr().out
+    assert 'With `model.terms.kd.weight=0.5`.' in printed
     assert (out / 'summary.md').read_text() in printed
     assert f'**{record["to_both"]:.2f}**' in printed
 
