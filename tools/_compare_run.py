@@ -120,6 +120,8 @@ class Run:
             raise RunFailedError('its config or teacher file changed while it waited: start again')
         self.run_dir.mkdir(parents=True, exist_ok=True)
         with self._locked() as lock:
+            if self.result.is_file():  # another comparison finished it while it waited
+                return json.loads(self.result.read_text())
             note = self._read_note()
             commit, dirty = describe_commit()
             if not note['trained']:

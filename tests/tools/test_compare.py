@@ -181,6 +181,9 @@ def test_runs_go_seed_by_seed_and_stale_results_are_refused(load_tool, write_con
     same = compare.plan(compare.parse_args([configs[0], '--seeds', '8', '--out', str(out)]))[0]
     _write(out, _record('one', 8, 1.0, **same.identity))
     assert same.stale() is None
+    # finished by another comparison while it waited: neither trained nor tested again
+    assert same() == json.loads(same.result.read_text())
+    assert not list(same.run_dir.glob('*.log'))
 
 
 def test_remaining_time_comes_from_the_same_config(load_tool, write_config, tmp_path):
