@@ -1,14 +1,14 @@
-from torch import Tensor, nn
-
 from mmkd.registry import MODELS
 
 from .functional.box import box_kd_loss
-from .functional.reduce import resolve_rows
+from .row_loss import RowLoss
 
 
 @MODELS.register_module()
-class BoxKDLoss(nn.Module):
+class BoxKDLoss(RowLoss):
     """1 - overlap of the student's decoded box with the teacher's (as CrossKD, CVPR 2024, does).
+
+    Compares boxes x1 y1 x2 y2 in pixels, [M, 4].
 
     Args:
         iou: 'giou', which also pulls boxes that do not meet, or 'iou'.
@@ -23,28 +23,5 @@ class BoxKDLoss(nn.Module):
             raise ValueError(f"BoxKDLoss: iou='{iou}' is unknown; choose 'giou' or 'iou'")
         self.iou = iou
 
-    def forward(
-        self,
-        student: Tensor,
-        teacher: Tensor,
-        mask: Tensor | None = None,
-        weight: Tensor | None = None,
-        avg_factor: Tensor | float | None = None,
-        **context,
-    ) -> Tensor:
-        """Compare boxes x1 y1 x2 y2, in pixels.
-
-        Args:
-            student: [M, 4].
-            teacher: [M, 4].
-            mask: [M] or [M, 1]; what counts, and by its sum, averaged over ranks, the divisor.
-            weight: [M] or [M, 1]; leaves the divisor alone; not together with mask.
-            avg_factor: Divisor; None: the sum of the mask, or the number of boxes.
-            **context: Not used.
-
-        Returns:
-            Scalar.
-        """
-        weight, avg_factor = resolve_rows(student, mask, weight, avg_factor)
-        generalized = self.iou == 'giou'
-        return box_kd_loss(student, teacher, weight, avg_factor, generalized)
+    def compare(self, student, teacher, weight, avg_factor):
+        return box_kd_loss(student, teacher, weight, avg_factor, self.iou == 'giou')
