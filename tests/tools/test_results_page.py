@@ -1,0 +1,60 @@
+"""docs/results.md and the README quote the committed runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STUDENT = dict(bccd='retinanet_mobilenetv2-0.25_fpn_bccd', ccp8='fcn_mobilenetv2-0.25_ccp8')
+TAUGHT = dict(
+    bccd='retinanet_mobilenetv2-1.0_mobilenetv2-0.25_fpn_bccd',
+    ccp8='fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8',
+)
+ARMS = {
+    'the student alone': '{student}',
+    'the exits taught by labels only': 'ds-gt_{student}',
+    'logit KD alone': 'kd_{taught}',
+    'the student alone, for as much time': '{student}_equal-time',
+}
+COLUMNS = ('bccd', 'ccp8')
+PAGE = (ROOT / 'docs/results.md').read_text()
+
+
+@pytest.fixture
+def points(load_tool):
+    report = load_tool('_compare_report')
+
+    def read(data: str) -> dict:
+        records = report.read_records(ROOT / 'docs/results' / data, [])
+        return {c: {s: r['score'] for s, r in runs.items()} for c, runs in records.items()}
+
+    return {data: read(data) for data in COLUMNS}, report.paired_difference
+
+
+@pytest.mark.parametrize('arm', ARMS)
+def test_the_flagships_lead(arm, points):
+    scores, difference = points
+    (row,) = re.findall(rf'\| {re.escape(arm)} \| (.*) \| (.*) \|\n', PAGE)
+    for cell, data in zip(row, COLUMNS, strict=True):
+        names = dict(student=STUDENT[data], taught=TAUGHT[data])
+        runs = scores[data]
+        found = difference(runs['kd-ds_' + TAUGHT[data]], runs[ARMS[arm].format(**names)])
+        assert found['pairs'] == 5
+        text = f'{found["diff"]:+.2f} ± {found["diff_se"]:.2f}'
+        assert cell.split(' (')[0] == (f'**{text}**' if found['clear'] else text)
+
+
+def test_what_helps_apart(points):
+    scores, difference = points
+    for arm in ('ds-gt_' + STUDENT['ccp8'], 'kd_' + TAUGHT['ccp8']):
+        found = difference(scores['ccp8'][arm], scores['ccp8'][STUDENT['ccp8']])
+        assert f'{found["diff"]:+.2f} ± {found["diff_se"]:.2f}'.lstrip('+') in PAGE
+
+
+def test_means(points):
+    scores, _ = points
+    for data in COLUMNS:
+        for config in ('kd-ds_' + TAUGHT[data], STUDENT[data]):
+            runs = scores[data][config]
+            assert f'{sum(runs.values()) / len(runs):.2f}' in PAGE
