@@ -17,7 +17,7 @@ BELOW = {
     'regions': {'registry'},
     'families': {'registry', 'losses'},
     'terms': {'registry'},
-    'exits': {'registry', 'terms'},
+    'exits': {'registry', 'terms', 'losses'},
     'distillers': {'registry', 'families', 'terms'},
     'hooks': {'registry', 'distillers'},
 }
