@@ -52,6 +52,15 @@ def test_what_helps_apart(points):
         assert f'{found["diff"]:+.2f} ± {found["diff_se"]:.2f}'.lstrip('+') in PAGE
 
 
+def test_one_more_term(points):
+    scores, difference = points
+    runs = scores['ccp8']
+    for other in (STUDENT['ccp8'], STUDENT['ccp8'] + '_equal-time', 'kd-ds_' + TAUGHT['ccp8']):
+        found = difference(runs['kd-ds-pkd_' + TAUGHT['ccp8']], runs[other])
+        assert found['pairs'] == 5
+        assert f'{found["diff"]:.2f} ± {found["diff_se"]:.2f}' in PAGE
+
+
 def test_means(points):
     scores, _ = points
     for data in COLUMNS:
