@@ -47,7 +47,9 @@ class DenseExit(Exit):
         stages = rehearsal.student_tensors(self)
         wanted = family.strides(rehearsal.model)
         self._check_strides(stages, wanted, rehearsal.side)
-        width = self.channels or min(_WIDTH, rehearsal.model.bbox_head.feat_channels)
+        width = self.channels
+        if width is None:
+            width = min(_WIDTH, rehearsal.model.bbox_head.feat_channels)
         cfg = family.light_head(rehearsal.student_cfg, width, self.stacked_convs)
         self.branch = build_in_scope(
             dict(cfg, _scope_=rehearsal.student_cfg['_scope_']), f'{self.where}: head'

@@ -1,7 +1,5 @@
 """What every exit shares."""
 
-from functools import partial
-
 from torch import Tensor, nn
 
 from mmkd.losses.functional import losses_at_once
@@ -119,21 +117,14 @@ class Exit(Term):
 
     def taught(self, outputs: dict, lesson, head: nn.Module | None, weight: float) -> dict:
         """The labels' and the final predictions' share of one branch's loss, weighted."""
-        inputs = [x.float() for maps in outputs.values() for x in maps]
         losses = {}
-        for prefix, ratio, rule in (
-            ('gt', self.gt, partial(self.ground_truth, lesson=lesson, head=head)),
-            ('kd', self.kd, partial(self.distil, lesson=lesson)),
-        ):
-            if not ratio:
-                continue
-
-            def by_kind(flat: list[Tensor], rule=rule) -> dict[str, Tensor]:
-                rest = iter(flat)
-                return rule({kind: [next(rest) for _ in maps] for kind, maps in outputs.items()})
-
-            for name, value in losses_at_once(by_kind, inputs).items():
-                losses[f'{prefix}_{name}'] = value * (weight * ratio)
+        if self.gt:
+            labels = losses_at_once(lambda x: self.ground_truth(x, lesson, head), outputs)
+            for name, value in labels.items():
+                losses[f'gt_{name}'] = value * (weight * self.gt)
+        if self.kd:
+            for name, value in self.distil(outputs, lesson).items():
+                losses[f'kd_{name}'] = value * (weight * self.kd)
         return losses
 
     def feature_losses(self, lesson) -> dict[str, Tensor]:

@@ -146,6 +146,17 @@ def test_terms_that_share_a_teacher_run_it_once():
     assert len(count) == 1
 
 
+def test_it_runs_before_the_student():
+    # what it needs while it runs would come on top of what the student keeps
+    student = detector()
+    model = distil(student, teacher=random_teacher(student), terms=dict(kd=dict(type='LogitKD')))
+    order = []
+    for name, network in (('student', model), ('teacher', model.distillation.teachers[None].model)):
+        network.backbone.register_forward_hook(lambda *_, name=name: order.append(name))
+    model.loss(*det_batch(model))
+    assert order == ['teacher', 'student']
+
+
 def test_several_teachers_each_run_when_asked():
     several = dict(big=random_teacher(detector(width=16)), wide=random_teacher(detector(width=24)))
     model = distil(

@@ -132,6 +132,18 @@ def test_width_of_its_own():
     assert [level[0].out_channels for level in part.levels if len(level)] == [8, 8, 8]
 
 
+def test_64_wide_where_the_head_is_wider():
+    for channels, width in ((96, 64), (16, 16)):
+        student = detector(channels=channels)
+        model = distil(
+            student,
+            teacher=random_teacher(student),
+            exits=dict(e=dict(type='DenseExit', tap='backbone[1:]')),
+        )
+        (part,) = model.distillation.parts
+        assert part.branch.in_channels == part.branch.feat_channels == width
+
+
 def test_weight_and_switches_scale_their_losses():
     terms = []
     for keys in (dict(weight=1.0, gt=1.0, kd=1.0), dict(weight=0.5, gt=0.1, kd=3.0)):

@@ -10,15 +10,16 @@ from mmkd.losses.functional import kl_divergence, losses_at_once
 from mmkd.losses.functional.common import mean_rows_of
 
 
-def two_losses(inputs):
-    a, b, _ = inputs
+def two_losses(outputs):
+    (a, b), _ = outputs['cls'], outputs['box']
     return dict(first=(a * b).square().sum(), second=b.sin().mean(), constant=torch.tensor(3.0))
 
 
 def test_each_loss_has_its_own_slope():
     inputs = [torch.randn(2, 3, requires_grad=True) for _ in range(3)]
-    expected = two_losses(inputs)
-    losses = losses_at_once(two_losses, inputs)
+    outputs = dict(cls=inputs[:2], box=inputs[2:])
+    expected = two_losses(outputs)
+    losses = losses_at_once(two_losses, outputs)
     assert {name: x.item() for name, x in losses.items()} == {
         name: x.item() for name, x in expected.items()
     }
@@ -35,18 +36,18 @@ def test_each_loss_has_its_own_slope():
 def test_what_a_loss_keeps_is_gone_when_it_returns():
     kept = []
 
-    def loss(inputs):
-        large = inputs[0].exp()
+    def loss(outputs):
+        large = outputs['cls'][0].exp()
         kept.append(weakref.ref(large))
         return dict(loss=large.square().sum())
 
-    value = losses_at_once(loss, [torch.randn(5, requires_grad=True)])['loss']
+    value = losses_at_once(loss, dict(cls=[torch.randn(5, requires_grad=True)]))['loss']
     assert value.requires_grad
     assert kept[0]() is None
 
 
 def test_inputs_without_gradient_give_losses_without_one():
-    assert not losses_at_once(lambda x: dict(loss=x[0].sum()), [torch.ones(2)])[
+    assert not losses_at_once(lambda x: dict(loss=x['cls'][0].sum()), dict(cls=[torch.ones(2)]))[
         'loss'
     ].requires_grad
 

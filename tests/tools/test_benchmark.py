@@ -1,8 +1,13 @@
 """tools/benchmark.py on toy models: what it prints is what it measured."""
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import pytest
+
+from mmkd.distillers.model_source import resolve_model
 
 DISTILLATION = """
 import copy
@@ -70,6 +75,19 @@ def test_a_step_without_a_part_leaves_it_as_it_was(write_distillation, load_tool
     with tool.without(part):
         assert part not in model.distillation.active()
     assert part in model.distillation.active()
+
+
+def test_the_pages_commands_can_be_measured(load_tool):
+    page = (Path(__file__).parents[2] / 'docs/benchmark.md').read_text()
+    commands = re.findall(r'^python tools/benchmark.py (configs/.*)$', page, re.M)
+    assert len(commands) == 2
+    tool = load_tool('benchmark')
+    for command in commands:
+        args = tool.parse_args(shlex.split(command))
+        args.config = str(Path(__file__).parents[2] / args.config)
+        cfg = tool.load_config(args)
+        tool.check(args, cfg)
+        assert resolve_model(cfg.model.teacher.config).model.backbone.depth == 50
 
 
 def test_images_are_as_large_as_asked(write_distillation, load_tool):

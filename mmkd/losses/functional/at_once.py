@@ -11,17 +11,20 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .common import promote
+
 
 @torch.compiler.disable
 def losses_at_once(
-    losses_of: Callable[[list[Tensor]], dict[str, Tensor]], inputs: list[Tensor]
+    losses_of: Callable[[dict], dict[str, Tensor]], outputs: dict[str, list[Tensor]]
 ) -> dict[str, Tensor]:
-    """``losses_of(inputs)`` with the gradients at the inputs.
+    """``losses_of(outputs)`` with the gradients at the outputs.
 
     Args:
-        losses_of: gives scalars by name; must depend on nothing trained but the inputs.
-        inputs: in fp32 (a gradient scaler multiplies gradients only in the backward pass, when
+        losses_of: gives scalars by name; must depend on nothing trained but the outputs, which it
+            gets in fp32 (a gradient scaler multiplies gradients only in the backward pass, when
             those of half precision would be lost).
+        outputs: by kind, level by level, as a head makes them.
 
     Returns:
         Losses by name.
@@ -29,11 +32,12 @@ def losses_at_once(
     names: list[str] = []
 
     def compute(leaves: list[Tensor]) -> list[Tensor]:
-        losses = losses_of(leaves)
+        rest = iter(leaves)
+        losses = losses_of({kind: [next(rest) for _ in maps] for kind, maps in outputs.items()})
         names.extend(losses)
         return list(losses.values())
 
-    values = _AtOnce.apply(compute, *inputs)
+    values = _AtOnce.apply(compute, *(promote(x) for maps in outputs.values() for x in maps))
     return dict(zip(names, values, strict=True))
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .common import check_layout, full_precision, mean_rows, row_weight, silence
+from .common import check_layout, full_precision, mean_rows_of, row_weight
 
 _MIN_AREA = 1e-6
 
@@ -71,5 +71,8 @@ def box_kd_loss(
         )
     if weight is not None:
         weight = row_weight(student, weight)
-    student, teacher = silence(student, teacher, weight)
-    return mean_rows(1 - box_iou(student, teacher, generalized)[:, None], weight, avg_factor)
+
+    def rule(student: Tensor, teacher: Tensor) -> Tensor:
+        return 1 - box_iou(student, teacher, generalized)[:, None]
+
+    return mean_rows_of(rule, student, teacher, weight, avg_factor)

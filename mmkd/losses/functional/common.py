@@ -86,21 +86,6 @@ def silence(student: Tensor, teacher: Tensor, weight: Tensor | None) -> tuple[Te
     return student.masked_fill(out, 0), teacher.masked_fill(out, 0)
 
 
-def mean_rows(
-    values: Tensor, weight: Tensor | None, avg_factor: Tensor | float | None, scale: float = 1.0
-) -> Tensor:
-    """Return ``scale * sum(weight * values) / avg_factor``; 0, with a graph, if there are none.
-
-    Args:
-        values: [N, K, ...] or [N, 1, ...].
-        weight: Broadcastable to ``values``.
-        avg_factor: What to divide by; None: the number of rows. Where it is 0, 1 is taken.
-        scale: A constant factor.
-    """
-    total = values.sum() if weight is None else (values * weight).sum()
-    return _divide(total, values, avg_factor, scale)
-
-
 def mean_rows_of(
     rule: Callable[[Tensor, Tensor], Tensor],
     student: Tensor,
@@ -109,10 +94,10 @@ def mean_rows_of(
     avg_factor: Tensor | float | None,
     scale: float = 1.0,
 ) -> Tensor:
-    """``mean_rows(rule(student, teacher), ...)`` for a rule that treats each row by itself.
+    """``scale * sum(weight * rule(student, teacher)) / avg_factor``; 0, with a graph, of no rows.
 
     Args:
-        rule: takes pieces of the two, gives [N, K, ...] or [N, 1, ...].
+        rule: takes pieces of the two, gives [N, K, ...] or [N, 1, ...], each row by itself.
         student: [N, K, ...].
         teacher: [N, K, ...].
         weight: [N, K, ...] or [N, 1, ...]; both inputs are 0 where it is.
