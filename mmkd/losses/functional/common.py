@@ -14,15 +14,21 @@ from torch.autograd.function import once_differentiable
 _PIECE_ON_CPU, _PIECE = 2**17, 2**24
 
 
-def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def full_precision(
+    loss: Callable[..., Tensor], any_channels: bool = False
+) -> Callable[..., Tensor]:
     """Make ``loss(student, teacher, ...)`` compute in fp32 outside autocast, teacher detached.
 
-    float64 inputs stay float64. Raises a ``ValueError`` where the two shapes differ.
+    float64 inputs stay float64. Raises a ``ValueError`` where the two shapes differ; with
+    ``any_channels`` dim 1 may.
     """
+
+    def comparable(x: Tensor) -> torch.Size:
+        return x.shape[:1] + x.shape[2:] if any_channels else x.shape
 
     @wraps(loss)
     def wrapper(student: Tensor, teacher: Tensor, *args, **kwargs) -> Tensor:
-        if student.shape != teacher.shape:
+        if comparable(student) != comparable(teacher):
             raise ValueError(
                 f'{loss.__name__}: student {tuple(student.shape)} and teacher '
                 f'{tuple(teacher.shape)} differ in shape; tap tensors of one shape or set an '
@@ -87,32 +93,39 @@ def silence(student: Tensor, teacher: Tensor, weight: Tensor | None) -> tuple[Te
 
 
 def mean_rows_of(
-    rule: Callable[[Tensor, Tensor], Tensor],
+    rule: Callable[..., Tensor],
     student: Tensor,
     teacher: Tensor,
     weight: Tensor | None,
     avg_factor: Tensor | float | None,
     scale: float = 1.0,
+    label: Tensor | None = None,
 ) -> Tensor:
     """``scale * sum(weight * rule(student, teacher)) / avg_factor``; 0, with a graph, of no rows.
 
     Args:
-        rule: takes pieces of the two, gives [N, K, ...] or [N, 1, ...], each row by itself.
+        rule: takes pieces of the two (and of the label, where there is one), gives [N, K, ...] or
+            [N, 1, ...], each row by itself.
         student: [N, K, ...].
         teacher: [N, K, ...].
         weight: [N, K, ...] or [N, 1, ...]; both inputs are 0 where it is.
         avg_factor: What to divide by; None: the number of rows. Where it is 0, 1 is taken.
         scale: A constant factor.
+        label: [N, 1, ...], what else a rule must know of each row.
 
     Returns:
         Scalar. It can be differentiated once.
     """
 
-    def weighted(student: Tensor, teacher: Tensor, weight: Tensor | None) -> Tensor:
-        values = rule(*silence(student, teacher, weight))
+    def weighted(
+        student: Tensor, teacher: Tensor, weight: Tensor | None, label: Tensor | None
+    ) -> Tensor:
+        rows = silence(student, teacher, weight)
+        values = rule(*rows) if label is None else rule(*rows, label)
         return values if weight is None else values * weight
 
-    total = sum_of_pieces(weighted, student, teacher, weight, dim=0 if student.dim() == 2 else 2)
+    dim = 0 if student.dim() == 2 else 2
+    total = sum_of_pieces(weighted, student, teacher, weight, dim, label)
     return _divide(total, student, avg_factor, scale)
 
 
@@ -131,9 +144,14 @@ def mean_channels_of(
 
 @torch.compiler.disable
 def sum_of_pieces(
-    rule: Callable[..., Tensor], student: Tensor, teacher: Tensor, weight: Tensor | None, dim: int
+    rule: Callable[..., Tensor],
+    student: Tensor,
+    teacher: Tensor,
+    weight: Tensor | None,
+    dim: int,
+    *more: Tensor | None,
 ) -> Tensor:
-    """``rule(student, teacher, weight).sum()``, cut along ``dim``.
+    """``rule(student, teacher, weight, *more).sum()``, cut along ``dim``.
 
     Value and gradient of a piece are computed together while it is in the cache, and one gradient
     is kept. Elementary operations over the class logits of a million anchors would each keep a
@@ -145,11 +163,12 @@ def sum_of_pieces(
         teacher: Like student.
         weight: Like them, or of size 1 along ``dim``: then each piece sees all of it.
         dim: The rule must not mix what lies apart along it.
+        *more: Cut as weight is.
 
     Returns:
         Scalar. It can be differentiated once.
     """
-    return _SumOfPieces.apply(rule, student, teacher, weight, dim)
+    return _SumOfPieces.apply(rule, dim, student, teacher, weight, *more)
 
 
 def _divide(
@@ -163,18 +182,18 @@ def _divide(
 
 class _SumOfPieces(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, rule, student, teacher, weight, dim):
+    def forward(ctx, rule, dim, student, *others):
         size = student.shape[dim]
         most = _PIECE_ON_CPU if student.device.type == 'cpu' else _PIECE
         step = max(most * size // max(student.numel(), 1), 1)
-        learns = ctx.needs_input_grad[1]
+        learns = ctx.needs_input_grad[2]
         total = student.new_zeros(())
         gradient = torch.empty_like(student) if learns else None
         for begin in range(0, size, step):
             length = min(step, size - begin)
             piece, *rest = (
                 x if x is None or x.shape[dim] == 1 else x.narrow(dim, begin, length)
-                for x in (student.detach(), teacher, weight)
+                for x in (student.detach(), *others)
             )
             with torch.set_grad_enabled(learns):
                 value = rule(piece.requires_grad_(learns), *rest).sum()
@@ -188,4 +207,4 @@ class _SumOfPieces(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, slope):
         (gradient,) = ctx.saved_tensors
-        return None, gradient * slope, None, None, None
+        return None, None, gradient * slope, *(None for _ in ctx.needs_input_grad[3:])
