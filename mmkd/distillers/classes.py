@@ -62,6 +62,17 @@ class ClassMatch:
         """The teacher's shared classes along ``dim``, in the student's order."""
         return _select(x, self.theirs, dim)
 
+    def label(self, x: Tensor) -> Tensor:
+        """The student's class indices counted among the shared ones; -1 for all others."""
+        if self.ours is None:
+            return x
+        end = max(self.ours) + 1
+        number = x.new_full((end + 1,), -1)
+        number[torch.tensor(self.ours, device=x.device)] = torch.arange(
+            len(self.ours), device=x.device, dtype=x.dtype
+        )
+        return number[x.clamp(max=end)]  # -1 takes the last entry, too
+
 
 def _select(x: Tensor, indices: tuple[int, ...] | None, dim: int) -> Tensor:
     if indices is None:

@@ -1,6 +1,6 @@
 """Everything that is known about one training step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -16,6 +16,13 @@ class Heard:
 
     capture: Capture
     predictions: Predictions
+
+    def detached(self) -> 'Heard':
+        """The same, cut from the graph."""
+        outputs = {
+            kind: [x.detach() for x in maps] for kind, maps in self.predictions.outputs.items()
+        }
+        return Heard(self.capture.detached(), replace(self.predictions, outputs=outputs))
 
 
 class Lesson:
@@ -48,6 +55,7 @@ class Lesson:
         self._said = said
         self._targets = {}
         self._valid = {}
+        self._asked = {}
 
     def tap(self, owner: str, taps: list[Tap]) -> list[Tensor]:
         """The owner's own aliases of the student's tensors at these taps."""
@@ -83,6 +91,35 @@ class Lesson:
     def match(self, name: str | None):
         """Which classes the student and a teacher share."""
         return self._teachers[name].match
+
+    def context(self, names, size, teacher: str | None) -> dict:
+        """What a loss asks for beside the two maps, by name.
+
+        Args:
+            names: of ``boxes`` (by image ``[n, 4]`` in pixels), ``canvas`` (height and width of the
+                batch in pixels), ``label`` (``[B, H, W]``, -1 where ignored), ``num_classes`` (the
+                student's) and ``scores`` (the teacher's highest class score ``[B, 1, H, W]``).
+            size: the maps' ``(H, W)``.
+            teacher: whose scores.
+        """
+        return {name: self._ask(name, tuple(size), teacher) for name in names}
+
+    def _ask(self, name: str, size, teacher: str | None):
+        if name == 'canvas':
+            return tuple(self.inputs.shape[-2:])
+        if name == 'num_classes':
+            return self.family.num_classes(self.student_model)
+        if name == 'boxes':
+            return self.family.boxes(self.data_samples)
+        if (name, size, teacher) not in self._asked:
+            if name == 'label':
+                value = self.family.cell_labels(self.student_model, size, self.data_samples)
+            else:
+                model, family = self.frozen(teacher)
+                outputs = self.teacher(teacher).predictions.outputs
+                value = family.cell_scores(model, outputs, size, self)
+            self._asked[name, size, teacher] = value
+        return self._asked[name, size, teacher]
 
     def valid_cells(self, size) -> Tensor | None:
         """Cells of a map of ``size`` that may teach, bool ``[B, 1, H, W]``; ``None``: all."""

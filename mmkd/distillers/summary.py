@@ -24,7 +24,7 @@ def summarise(model: nn.Module) -> str:
         taps = ', '.join(tap.address for tap in part.student_taps) or 'final predictions'
         lines.append(
             f'  {part.kind:<8} {part.name}: {type(part).__name__} at {taps} '
-            f'[{"; ".join(part.shapes)}], weight {part.weight}, {part.schedule}'
+            f'[{"; ".join(part.shapes)}], weight {part.controller or part.weight}, {part.schedule}'
             + (f', {_millions(count)} as distillation.parts.{index}' if count else '')
         )
     if not distillation.parts:

@@ -53,8 +53,9 @@ class Exit(Term):
         self.uses_logits = self.uses_predictions = bool(self.kd)
         self.feature = None
         if self.feat:
-            self.feature = FeatureKD(tap, loss=feat_loss, teacher=teacher, weight=weight)
+            self.feature = FeatureKD(tap, loss=feat_loss, teacher=teacher, weight=self.weight)
             self.teacher_taps = self.feature.teacher_taps
+            self.uses_predictions |= self.feature.uses_predictions
         self._kd_losses = kd_losses or {}
         self.criterion = nn.Module()
 

@@ -56,7 +56,22 @@ def cell_targets(head: nn.Module, outputs: dict, match, maps, lesson) -> CellTar
     return CellTargets(cls, valid, reduce_mean(total).clamp(min=1.0))
 
 
-def _nearest_level(head: nn.Module, stride: int) -> int:
+@torch.no_grad()
+def cell_scores(head: nn.Module, outputs: dict, size: tuple[int, int], lesson) -> Tensor:
+    """A teacher's highest class score in each cell of a map, ``[B, 1, H, W]``.
+
+    Args:
+        head: the teacher's head.
+        outputs: its raw outputs by kind.
+        size: the map's ``(H, W)``; a size without a level takes the nearest, see above.
+        lesson: the training step.
+    """
+    level = _nearest_level(head, lesson.inputs.shape[-2] / size[0])
+    scores = outputs['cls'][level].float().amax(1, keepdim=True).sigmoid()
+    return _to_size(scores, size)
+
+
+def _nearest_level(head: nn.Module, stride: float) -> int:
     """The level of a head whose stride is that of a map, or nearest to it; of two the finer."""
     strides = [pair[0] for pair in head.prior_generator.strides]
     distances = [abs(math.log2(own / stride)) for own in strides]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmkd.losses.functional import reduce_mean
 from mmkd.registry import FAMILIES
 
-from .dense_cells import CellTargets, cell_targets
+from .dense_cells import CellTargets, cell_scores, cell_targets
 from .dense_criterion import DenseCriterion, dense_targets, has_centerness
 from .dense_cross import cross_outputs, tower_inputs
 from .detector import Detector
@@ -28,6 +28,7 @@ class DenseDetector(Detector):
     """
 
     specificity = 1
+    gives = frozenset({'canvas', 'boxes', 'scores'})
 
     @classmethod
     def knows(cls, model: nn.Module) -> bool:
@@ -76,6 +77,9 @@ class DenseDetector(Detector):
 
     def targets(self, teacher, outputs, match, lesson):
         return dense_targets(teacher.bbox_head, outputs, match, lesson)
+
+    def cell_scores(self, model, outputs, size, lesson):
+        return cell_scores(model.bbox_head, outputs, size, lesson)
 
     def num_classes(self, model):
         return model.bbox_head.num_classes

@@ -19,6 +19,8 @@ from .family import Family
 class Detector(Family):
     """mmdet's detectors, feature distillation only."""
 
+    gives = frozenset({'canvas', 'boxes'})
+
     @classmethod
     def knows(cls, model: nn.Module) -> bool:
         return isinstance(model, BaseDetector)
@@ -69,6 +71,10 @@ class Detector(Family):
             )
             sample.pred_instances = predicted
         return samples
+
+    def boxes(self, data_samples):
+        boxes = [sample.gt_instances.bboxes for sample in data_samples]
+        return [getattr(x, 'tensor', x) for x in boxes]
 
     def valid_cells(self, model, size, inputs, data_samples):
         height, width = inputs.shape[-2:]

@@ -34,6 +34,7 @@ class Family:
 
     specificity = 0
     dry_run_side = 256  # pixels; at least twice the largest stride
+    gives = frozenset({'canvas'})  # what a loss may ask for, see `Lesson.context`
 
     def __init__(self, model: nn.Module) -> None:
         self.kind = type(model).__name__
@@ -83,6 +84,18 @@ class Family:
 
     def ground_truth_losses(self, head: nn.Module, outputs: dict, predictions: Predictions) -> dict:
         """Losses of early predictions against the labels, by the main head's own rules."""
+        raise NotImplementedError
+
+    def boxes(self, data_samples: list) -> list[Tensor]:
+        """The labelled boxes of each image, ``[n, 4]`` corners in pixels."""
+        raise NotImplementedError
+
+    def cell_labels(self, model: nn.Module, size, data_samples: list) -> Tensor:
+        """The class of each cell of a ``(H, W)`` map, ``[B, H, W]``; -1: none."""
+        raise NotImplementedError
+
+    def cell_scores(self, model: nn.Module, outputs: dict, size, lesson) -> Tensor:
+        """A teacher's highest class score in each cell of a ``(H, W)`` map, ``[B, 1, H, W]``."""
         raise NotImplementedError
 
     def valid_cells(self, model: nn.Module, size, inputs: Tensor, data_samples: list):

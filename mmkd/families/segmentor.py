@@ -23,6 +23,7 @@ class Segmentor(Family):
     """mmseg's segmentors; final predictions are the last decode head's logits ``[B, K, h, w]``."""
 
     specificity = 1
+    gives = frozenset({'canvas', 'label', 'num_classes', 'scores'})
 
     @classmethod
     def knows(cls, model: nn.Module) -> bool:
@@ -148,15 +149,27 @@ class Segmentor(Family):
             losses[part.loss_name] = losses.get(part.loss_name, 0.0) + value
         return losses
 
+    def cell_labels(self, model, size, data_samples):
+        labels = self._nearest_labels(size, data_samples)
+        return labels.masked_fill(self._ignored(model, labels), -1)[:, 0]
+
+    def cell_scores(self, model, outputs, size, lesson):
+        logits = outputs['seg'][0].float()
+        scores = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
+        return resize(scores.amax(1, keepdim=True), size=size, mode='bilinear', align_corners=False)
+
     def valid_cells(self, model, size, inputs, data_samples):
-        head = self.head(model)
+        return ~self._ignored(model, self._nearest_labels(size, data_samples))
+
+    def _nearest_labels(self, size, data_samples: list) -> Tensor:
         labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples])
-        labels = F.interpolate(labels.float(), size=tuple(size), mode='nearest')
-        ignored = {getattr(head, 'ignore_index', 255), _label_padding(model)}
-        valid = torch.ones_like(labels, dtype=torch.bool)
-        for value in ignored:
-            valid &= labels != value
-        return valid
+        return F.interpolate(labels.float(), size=tuple(size), mode='nearest').long()
+
+    def _ignored(self, model, labels: Tensor) -> Tensor:
+        ignored = torch.zeros_like(labels, dtype=torch.bool)
+        for value in {getattr(self.head(model), 'ignore_index', 255), _label_padding(model)}:
+            ignored |= labels == value
+        return ignored
 
 
 def _label_padding(model: nn.Module) -> int:

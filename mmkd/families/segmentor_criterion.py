@@ -25,7 +25,9 @@ class SegmentorCriterion(nn.Module):
         self.binary = binary
         self.align_corners = align_corners
         kind = 'BinaryKLDivergence' if binary else 'KLDivergence'
-        self.parts, self.loss_weights = build_losses(losses, dict(loss_seg=dict(type=kind)))
+        self.parts, self.loss_weights = build_losses(
+            losses, dict(loss_seg=dict(type=kind)), () if binary else ('label',)
+        )
 
     def forward(self, student: dict, teacher: dict, match, lesson) -> dict[str, Tensor]:
         """Losses by name.
@@ -48,7 +50,11 @@ class SegmentorCriterion(nn.Module):
             total = reduce_mean(weight.sum()).clamp(min=1e-6)
             value = self.parts['loss_seg'](*rows, weight=weight, avg_factor=total)
         else:
-            value = self.parts['loss_seg'](ours, theirs, mask=mask)
+            loss, context = self.parts['loss_seg'], {}
+            if 'label' in getattr(loss, 'asks', ()):
+                context = lesson.context(['label'], size, None)
+                context['label'] = match.label(context['label'])
+            value = loss(ours, theirs, mask=mask, **context)
         return dict(loss_seg=value * self.loss_weights['loss_seg'])
 
     def _resize(self, logits: Tensor, size) -> Tensor:

@@ -79,15 +79,22 @@ class DistillHook(Hook):
         self._validated = False
         distillation = _unwrap(runner.model).distillation
         distillation.iteration = runner.iter
-        distillation.shares.start(self.every_n_train_iters(runner, self.interval))
+        due = any(part.controller.is_due(runner.iter) for part in _controlled(distillation))
+        distillation.shares.start(due or self.every_n_train_iters(runner, self.interval))
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Logs the gradient shares, and gathers random states where a save is due."""
         distillation = _unwrap(runner.model).distillation
         if distillation.shares.measuring:
-            for name, (own, rest) in distillation.shares.read().items():
+            shares = distillation.shares.read()
+            for name, (own, rest) in shares.items():
                 runner.message_hub.update_scalar(f'train/{name}.grad_share', own)
                 runner.message_hub.update_scalar(f'train/{name}.grad_rest', rest)
+            for part in _controlled(distillation):
+                if part.controller.is_due(runner.iter):
+                    part.controller.update(shares.get(part.name, (None,))[0])
+                weight = part.controller.value.item()
+                runner.message_hub.update_scalar(f'train/{part.name}.weight', weight)
         self._gather(runner, by_epoch=False)
 
     def after_train_epoch(self, runner) -> None:
@@ -230,6 +237,15 @@ def _classes(dataset):
 
 def _all_states() -> list[dict]:
     return all_gather_object(random_state())
+
+
+def _controlled(distillation) -> list:
+    """Terms and exits whose weight follows their share of the gradient, at their full height."""
+    return [
+        part
+        for part in distillation.parts
+        if part.controller is not None and part.schedule(distillation.iteration) == 1.0
+    ]
 
 
 def _averaged_parts(runner) -> dict:

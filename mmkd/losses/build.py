@@ -5,19 +5,23 @@ from torch import nn
 from mmkd.registry import build
 
 
-def build_losses(overrides: dict, defaults: dict) -> tuple[nn.ModuleDict, dict[str, float]]:
+def build_losses(
+    overrides: dict, defaults: dict, gives: tuple[str, ...] = ()
+) -> tuple[nn.ModuleDict, dict[str, float]]:
     """Builds a criterion's losses by name, each with its ratio to the others.
 
     Args:
         overrides: loss configs by name; ``loss_weight`` inside is its ratio (1 by default) and
             ``None`` switches the loss off.
         defaults: the loss configs that the criterion has where nothing is overridden.
+        gives: what of a loss's context the criterion passes on.
 
     Returns:
         the losses that are on, and their ratios.
 
     Raises:
-        ValueError: on a name the criterion does not have.
+        ValueError: on a name the criterion does not have, or a loss that asks for more than it
+            gives.
     """
     unknown = set(overrides) - set(defaults)
     if unknown:
@@ -33,4 +37,9 @@ def build_losses(overrides: dict, defaults: dict) -> tuple[nn.ModuleDict, dict[s
         cfg = dict(cfg)
         weights[name] = cfg.pop('loss_weight', 1.0)
         modules[name] = build(cfg, f'LogitKD: {name}')
+        if unknown := sorted(set(getattr(modules[name], 'asks', ())) - set(gives)):
+            raise ValueError(
+                f'LogitKD: {name}: {type(modules[name]).__name__} asks for {unknown[0]}, which '
+                f'predictions of this family do not come with; take another loss'
+            )
     return modules, weights

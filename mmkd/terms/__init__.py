@@ -1,6 +1,7 @@
 """Terms: what the student is taught, and the taps they listen at."""
 
 from .feature_kd import FeatureKD
+from .gradient_share import GradientShare
 from .logit_kd import LogitKD
 
-__all__ = ['FeatureKD', 'LogitKD']
+__all__ = ['FeatureKD', 'GradientShare', 'LogitKD']

@@ -6,6 +6,8 @@ import torch
 from mmengine.dist import is_distributed
 from torch import Tensor, nn
 
+from mmkd.registry import build
+
 from .schedule import Schedule
 from .tap import Tap
 
@@ -14,7 +16,7 @@ class Term(nn.Module):
     """What terms and exits share: a weight, its schedule, a teacher, and taps.
 
     Args:
-        weight: a number, or one per tensor of the tap.
+        weight: a number, one per tensor of the tap, or ``dict(type='GradientShare', share=0.1)``.
         schedule: see :class:`mmkd.terms.schedule.Schedule`.
         teacher: the name of the teacher it listens to, where several are given.
 
@@ -31,6 +33,10 @@ class Term(nn.Module):
     def __init__(self, weight=1.0, schedule: dict | None = None, teacher: str | None = None):
         super().__init__()
         self.name = ''
+        self.controller = None
+        if isinstance(weight, dict):
+            self.controller = build(weight, 'weight', 'weight')
+            weight = 1.0
         self.weight = check_weight('weight', weight)
         self.schedule = Schedule.read(schedule)
         self.teacher = teacher
@@ -96,6 +102,8 @@ class Term(nn.Module):
             return {name: zero if i == 0 else zero.detach() for i, name in enumerate(self._logged)}
         losses = self(lesson)
         self._logged = tuple(losses)
+        if self.controller is not None:
+            factor = factor * self.controller()
         losses = {name: value * factor for name, value in losses.items()}
         if is_distributed() and losses:
             # a head whose losses are partly switched off has parameters that DDP would wait for
