@@ -19,6 +19,7 @@ from pathlib import Path
 from _common import run_tool
 from _compare_report import read_records, write_report
 from _compare_run import Run
+from _provenance import resolve
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -37,6 +38,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='for every config'
     )
+    parser.add_argument(
+        '--grad-share', type=float, metavar='SHARE',
+        help='hold each term and exit at this share of the gradient at its tap, e.g. 0.1',
+    )  # fmt: skip
     parser.add_argument('--rerun', action='store_true', help='repeat runs whose config changed')
     parser.add_argument('--report-only', action='store_true', help='train nothing')
     parser.add_argument('--debug', action='store_true', help='traceback even for wrong input')
@@ -61,6 +66,8 @@ def check_args(args: argparse.Namespace) -> None:
             )
     if args.baseline and stems and Path(args.baseline).stem not in stems:
         raise ValueError(f'--baseline {args.baseline} is none of the configs: {", ".join(stems)}')
+    if args.grad_share is not None and not 0 < args.grad_share < 1:
+        raise ValueError(f'--grad-share must lie between 0 and 1, got {args.grad_share}')
     if args.jobs < 1:
         raise ValueError(f'--jobs must be at least 1, got {args.jobs}')
 
@@ -72,7 +79,7 @@ def plan(args: argparse.Namespace) -> list[Run]:
         Run(
             config,
             seed,
-            args.cfg_options,
+            [*args.cfg_options, *held_shares(config, args)],
             args.out,
             folder / config.stem / f'seed{seed}',
             args.split,
@@ -81,6 +88,24 @@ def plan(args: argparse.Namespace) -> list[Run]:
         for seed in dict.fromkeys(args.seeds)
         for config in map(Path, args.configs)
     ]
+
+
+def held_shares(config: Path, args: argparse.Namespace) -> list[str]:
+    """Give the options that replace each weight of a distillation by ``--grad-share``."""
+    options = []
+    model = resolve(config, args.cfg_options).model if args.grad_share else {}
+    for group in ('terms', 'exits'):
+        for name, part in (model.get(group) or {}).items():
+            weight = part.get('weight', 1.0) if isinstance(part, dict) else 0
+            if not weight:
+                continue
+            held = dict(type='GradientShare', share=args.grad_share)
+            if 'weight' in part:
+                held['_delete_'] = True
+            if isinstance(weight, int | float):
+                held['start'] = weight
+            options += [f'model.{group}.{name}.weight.{k}={v}' for k, v in held.items()]
+    return options
 
 
 def settle_stale(runs: list[Run], rerun: bool) -> None:

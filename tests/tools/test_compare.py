@@ -233,3 +233,28 @@ custom_hooks = [dict(type='KillOnce', marker='{tmp_path}/killed')]
     config.write_text(config.read_text().replace('lr=0.01', 'lr=0.02'))
     with pytest.raises(ValueError, match=r'toy_seed4\.json.*--rerun'):
         compare.main(args)
+
+
+def test_grad_share_replaces_every_weight(load_tool, tmp_path, monkeypatch):
+    root = Path(__file__).parents[2]
+    monkeypatch.chdir(root)
+    folder = 'configs/segmentation/ccp8'
+    configs = [
+        f'{folder}/fcn_mobilenetv2-0.25_ccp8.py',
+        f'{folder}/kd-ds-pkd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8.py',
+    ]
+    compare = load_tool('compare')
+    arguments = [*configs, '--seeds', '0', '--out', str(tmp_path), '--grad-share', '0.2']
+    alone, taught = compare.plan(compare.parse_args(arguments))
+    stock, plain = compare.plan(compare.parse_args(arguments[:-2]))
+    assert alone.identity == stock.identity
+    assert taught.identity['config_hash'] != plain.identity['config_hash']
+    before, model = plain.cfg.model, taught.cfg.model
+    assert set(model.terms) == {'kd', 'pkd'} and set(model.exits) == {'backbone'}
+    assert model.terms.pkd.weight == dict(
+        type='GradientShare', share=0.2, start=before.terms.pkd.weight
+    )
+    assert model.terms.kd.weight == dict(type='GradientShare', share=0.2, start=1.0)
+    assert model.exits.backbone.weight.type == 'GradientShare'
+    with pytest.raises(ValueError, match='--grad-share must lie between 0 and 1, got 2.0'):
+        compare.main(compare.parse_args([*arguments[:-1], '2']))
