@@ -3,19 +3,33 @@
 from .binary_kl_divergence import BinaryKLDivergence
 from .box_kd_loss import BoxKDLoss
 from .channel_wise_divergence import ChannelWiseDivergence
+from .defeat_loss import DeFeatLoss
+from .fbkd_loss import FBKDLoss
 from .feature_mse import FeatureMSE
+from .fgd_loss import FGDLoss
+from .frs_class_loss import FRSClassLoss
+from .frs_loss import FRSLoss
 from .kd_quality_focal_loss import KDQualityFocalLoss
 from .kl_divergence import KLDivergence
 from .ld_loss import LDLoss
+from .mgd_loss import MGDLoss
 from .pkd_loss import PKDLoss
+from .review_kd_loss import ReviewKDLoss
 
 __all__ = [
     'BinaryKLDivergence',
     'BoxKDLoss',
     'ChannelWiseDivergence',
+    'DeFeatLoss',
+    'FBKDLoss',
+    'FGDLoss',
+    'FRSClassLoss',
+    'FRSLoss',
     'FeatureMSE',
     'KDQualityFocalLoss',
     'KLDivergence',
     'LDLoss',
+    'MGDLoss',
     'PKDLoss',
+    'ReviewKDLoss',
 ]

@@ -17,10 +17,30 @@ from mmkd.registry import MODELS
 MAPS = ('KLDivergence', 'BinaryKLDivergence', 'KDQualityFocalLoss', 'FeatureMSE', 'PKDLoss')
 MAPS = (*MAPS, 'ChannelWiseDivergence', 'DKDLoss', 'NKDLoss', 'DISTLoss')
 MAPS = (*MAPS, 'ATLoss', 'CosineFeatureLoss', 'PairwiseAffinityLoss')
+MAPS = (*MAPS, 'FGDLoss', 'MGDLoss', 'FBKDLoss', 'ReviewKDLoss', 'DeFeatLoss', 'FRSLoss')
+
+
+# What is drawn at random has tests of its own.
+ARGUMENTS = dict(MGDLoss=dict(mask_ratio=0.0))
 
 
 def build(name):
-    return MODELS.build(dict(type=f'mmkd.{name}'))
+    """The loss with what it trains, always the same; one that takes levels is given one."""
+    loss = MODELS.build(dict(type=f'mmkd.{name}', **ARGUMENTS.get(name, {})))
+    levels = getattr(loss, 'takes_levels', False)
+    if hasattr(loss, 'prepare'):
+        x = torch.zeros(shape_of(name))
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            loss.prepare(*(([x], [x]) if levels else (x, x)))
+    if levels:
+        loss.register_forward_pre_hook(as_one_level, with_kwargs=True)
+    return loss
+
+
+def as_one_level(loss, maps, context):
+    per_level = {name: [context[name]] for name in ('mask', 'label', 'scores') if name in context}
+    return tuple([x] for x in maps), context | per_level
 
 
 def shape_of(name, rows=2):

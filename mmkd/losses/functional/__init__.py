@@ -2,20 +2,34 @@
 
 from .at_once import losses_at_once
 from .box import box_iou, box_kd_loss
+from .fbkd import fbkd_loss
 from .feature import channel_wise_divergence, feature_mse, pkd_loss
+from .fgd import fgd_loss, object_weights
 from .logit import binary_kl_divergence, kd_quality_focal_loss, kl_divergence, ld_loss
+from .mgd import mgd_loss
 from .reduce import reduce_mean
+from .region import boxes_by_level, defeat_loss, frs_class_loss, frs_loss
+from .review import hierarchical_context_loss
 
 __all__ = [
     'binary_kl_divergence',
     'box_iou',
     'box_kd_loss',
+    'boxes_by_level',
     'channel_wise_divergence',
+    'defeat_loss',
+    'fbkd_loss',
     'feature_mse',
+    'fgd_loss',
+    'frs_class_loss',
+    'frs_loss',
+    'hierarchical_context_loss',
     'kd_quality_focal_loss',
     'kl_divergence',
     'ld_loss',
     'losses_at_once',
+    'mgd_loss',
+    'object_weights',
     'pkd_loss',
     'reduce_mean',
 ]
