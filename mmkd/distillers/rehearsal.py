@@ -112,8 +112,9 @@ class Rehearsal:
         )
         if reason:
             raise ValueError(f'{part.where}: {reason}; or distil features (FeatureKD)')
+        make = self.family.exit_criterion if part.kind == 'exit' else self.family.criterion
         try:
-            return self.family.criterion(self.model, teacher.model, losses)
+            return make(self.model, teacher.model, losses)
         except ValueError as error:
             raise ValueError(f'{part.where}: {error}') from error
 

@@ -35,6 +35,7 @@ class Family:
     specificity = 0
     dry_run_side = 256  # pixels; at least twice the largest stride
     gives = frozenset({'canvas'})  # what a loss may ask for, see `Lesson.context`
+    predicts_pixels = False  # whether a teacher's outputs have class logits of each pixel, `seg`
 
     def __init__(self, model: nn.Module) -> None:
         self.kind = type(model).__name__
@@ -69,6 +70,10 @@ class Family:
     def criterion(self, student: nn.Module, teacher: nn.Module, losses: dict) -> nn.Module:
         """The vanilla KD of this family, see ``LogitKD``."""
         raise NotImplementedError
+
+    def exit_criterion(self, student: nn.Module, teacher: nn.Module, losses: dict) -> nn.Module:
+        """That of an exit's predictions; another one where exits predict in another way."""
+        return self.criterion(student, teacher, losses)
 
     def targets(self, teacher: nn.Module, outputs: dict, match, lesson):
         """A teacher's raw outputs in the form that the criterion takes."""

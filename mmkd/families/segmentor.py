@@ -23,6 +23,7 @@ class Segmentor(Family):
     """mmseg's segmentors; final predictions are the last decode head's logits ``[B, K, h, w]``."""
 
     specificity = 1
+    predicts_pixels = True
     gives = frozenset({'canvas', 'label', 'num_classes', 'scores'})
 
     @classmethod
@@ -117,9 +118,10 @@ class Segmentor(Family):
         return samples
 
     def check_pair(self, student, teacher, teacher_family):
-        if not isinstance(teacher_family, Segmentor):
+        if not teacher_family.predicts_pixels:
             return f'the student is a segmentor, the teacher {teacher_family.kind} is not'
-        ours, theirs = self.head(student).out_channels, self.head(teacher).out_channels
+        heads = self.head(student), teacher_family.head(teacher)
+        ours, theirs = (getattr(head, 'out_channels', None) for head in heads)
         if (ours == 1) != (theirs == 1):
             return (
                 f'one head is binary with a single map, the other is not (student out_channels='
@@ -130,6 +132,10 @@ class Segmentor(Family):
     def criterion(self, student, teacher, losses):
         head = self.head(student)
         return SegmentorCriterion(head.out_channels == 1, head.align_corners, losses)
+
+    def branch_style(self, head: nn.Module, width: int | None) -> tuple[int, dict | None]:
+        """Width and norm of an early branch beside this head; ``None``: of the head's width."""
+        return width or head.channels, head.norm_cfg
 
     def ground_truth_losses(self, head, outputs, predictions):
         # BaseDecodeHead.loss_by_feat without its accuracy, which costs more than the loss.

@@ -18,15 +18,18 @@ class SegmentorCriterion(nn.Module):
         binary: whether the head has ``out_channels=1``.
         align_corners: how the head resizes its logits.
         losses: overrides, ``dict(loss_seg=dict(type='KLDivergence', tau=4))``.
+        gives: what a loss may ask for, where classes are told apart by a softmax.
     """
 
-    def __init__(self, binary: bool, align_corners: bool, losses: dict) -> None:
+    def __init__(
+        self, binary: bool, align_corners: bool, losses: dict, gives: tuple[str, ...] = ('label',)
+    ) -> None:
         super().__init__()
         self.binary = binary
         self.align_corners = align_corners
         kind = 'BinaryKLDivergence' if binary else 'KLDivergence'
         self.parts, self.loss_weights = build_losses(
-            losses, dict(loss_seg=dict(type=kind)), () if binary else ('label',)
+            losses, dict(loss_seg=dict(type=kind)), () if binary else gives
         )
 
     def forward(self, student: dict, teacher: dict, match, lesson) -> dict[str, Tensor]:

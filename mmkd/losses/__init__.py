@@ -5,6 +5,7 @@ from .box_kd_loss import BoxKDLoss
 from .channel_wise_divergence import ChannelWiseDivergence
 from .defeat_loss import DeFeatLoss
 from .fbkd_loss import FBKDLoss
+from .dice_kd_loss import DiceKDLoss
 from .feature_mse import FeatureMSE
 from .fgd_loss import FGDLoss
 from .frs_class_loss import FRSClassLoss
@@ -25,6 +26,7 @@ __all__ = [
     'FGDLoss',
     'FRSClassLoss',
     'FRSLoss',
+    'DiceKDLoss',
     'FeatureMSE',
     'KDQualityFocalLoss',
     'KLDivergence',

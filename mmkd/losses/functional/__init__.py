@@ -6,6 +6,7 @@ from .fbkd import fbkd_loss
 from .feature import channel_wise_divergence, feature_mse, pkd_loss
 from .fgd import fgd_loss, object_weights
 from .logit import binary_kl_divergence, kd_quality_focal_loss, kl_divergence, ld_loss
+from .mask_query import dice_kd_loss, matching_costs, semantic_logits
 from .mgd import mgd_loss
 from .reduce import reduce_mean
 from .region import boxes_by_level, defeat_loss, frs_class_loss, frs_loss
@@ -18,6 +19,7 @@ __all__ = [
     'boxes_by_level',
     'channel_wise_divergence',
     'defeat_loss',
+    'dice_kd_loss',
     'fbkd_loss',
     'feature_mse',
     'fgd_loss',
@@ -28,8 +30,10 @@ __all__ = [
     'kl_divergence',
     'ld_loss',
     'losses_at_once',
+    'matching_costs',
     'mgd_loss',
     'object_weights',
     'pkd_loss',
     'reduce_mean',
+    'semantic_logits',
 ]
