@@ -76,11 +76,14 @@ class FeatureKD(Term):
         else:
             self.weights(len(ours))
             pairs = list(zip(adapted, theirs))
+        known = {}
+        if 'num_classes' in self._asks:
+            known['num_classes'] = rehearsal.family.num_classes(rehearsal.model)
         for pair in pairs:
             loss = copy.deepcopy(self._loss)
             if hasattr(loss, 'prepare'):
                 try:
-                    loss.prepare(*pair)
+                    loss.prepare(*pair, **known)
                 except ValueError as error:
                     raise ValueError(f'{self.where}: {error}') from error
             self.losses.append(loss)

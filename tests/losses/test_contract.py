@@ -17,11 +17,16 @@ from mmkd.registry import MODELS
 MAPS = ('KLDivergence', 'BinaryKLDivergence', 'KDQualityFocalLoss', 'FeatureMSE', 'PKDLoss')
 MAPS = (*MAPS, 'ChannelWiseDivergence', 'DKDLoss', 'NKDLoss', 'DISTLoss')
 MAPS = (*MAPS, 'ATLoss', 'CosineFeatureLoss', 'PairwiseAffinityLoss')
+MAPS = (*MAPS, 'IFVLoss', 'CrossImagePixelLoss', 'CrossImageMemoryLoss', 'AfDCDLoss')
 MAPS = (*MAPS, 'FGDLoss', 'MGDLoss', 'FBKDLoss', 'ReviewKDLoss', 'DeFeatLoss', 'FRSLoss')
 
 
 # What is drawn at random has tests of its own.
-ARGUMENTS = dict(MGDLoss=dict(mask_ratio=0.0))
+ARGUMENTS = dict(
+    MGDLoss=dict(mask_ratio=0.0),
+    AfDCDLoss=dict(mask_ratio=0.0),
+    CrossImageMemoryLoss=dict(pixel_queue=32, pixel_keys=10**4, region_queue=8),
+)
 
 
 def build(name):
@@ -32,7 +37,8 @@ def build(name):
         x = torch.zeros(shape_of(name))
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            loss.prepare(*(([x], [x]) if levels else (x, x)))
+            known = {k: v for k, v in context_of(name).items() if k == 'num_classes'}
+            loss.prepare(*(([x], [x]) if levels else (x, x)), **known)
     if levels:
         loss.register_forward_pre_hook(as_one_level, with_kwargs=True)
     return loss
@@ -152,10 +158,10 @@ def test_no_rows_give_zero_with_a_graph(name, masked):
 def test_full_mask_is_no_mask(name):
     shape = shape_of(name)
     student, teacher = sample(name), sample(name)
-    loss, context = build(name), context_of(name)
+    context = context_of(name)
     full = torch.ones(shape[0], *shape[2:], dtype=torch.bool)
-    masked = loss(student, teacher, mask=full, **context)
-    torch.testing.assert_close(masked, loss(student, teacher, **context))
+    masked = build(name)(student, teacher, mask=full, **context)
+    torch.testing.assert_close(masked, build(name)(student, teacher, **context))
 
 
 @pytest.mark.parametrize('name', names)

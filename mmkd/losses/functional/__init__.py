@@ -2,22 +2,28 @@
 
 from .at_once import losses_at_once
 from .box import box_iou, box_kd_loss
+from .cross_image import cross_image_memory_loss, cross_image_pixel_loss
+from .dense_contrast import af_dcd_loss
 from .fbkd import fbkd_loss
 from .feature import channel_wise_divergence, feature_mse, pkd_loss
 from .fgd import fgd_loss, object_weights
+from .intra_class import ifv_loss
 from .logit import binary_kl_divergence, kd_quality_focal_loss, kl_divergence, ld_loss
 from .mask_query import dice_kd_loss, matching_costs, semantic_logits
 from .mgd import mgd_loss
-from .reduce import reduce_mean
+from .reduce import gather_rows, reduce_mean
 from .region import boxes_by_level, defeat_loss, frs_class_loss, frs_loss
 from .review import hierarchical_context_loss
 
 __all__ = [
+    'af_dcd_loss',
     'binary_kl_divergence',
     'box_iou',
     'box_kd_loss',
     'boxes_by_level',
     'channel_wise_divergence',
+    'cross_image_memory_loss',
+    'cross_image_pixel_loss',
     'defeat_loss',
     'dice_kd_loss',
     'fbkd_loss',
@@ -25,7 +31,9 @@ __all__ = [
     'fgd_loss',
     'frs_class_loss',
     'frs_loss',
+    'gather_rows',
     'hierarchical_context_loss',
+    'ifv_loss',
     'kd_quality_focal_loss',
     'kl_divergence',
     'ld_loss',

@@ -1,5 +1,6 @@
 """Normalisers that make several processes teach like one."""
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -18,6 +19,25 @@ def reduce_mean(x: Tensor) -> Tensor:
     mean = promote(x.detach()).clone()
     dist.all_reduce(mean)
     return mean / dist.get_world_size()
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """Return the rows [M, ...] of all ranks, rank by rank, without a graph; M may differ.
+
+    ``x`` itself in a single process. A collective: every rank has to call it.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return x
+    x = x.detach()
+    ranks = range(dist.get_world_size())
+    count = torch.tensor([len(x)], device=x.device)
+    counts = [torch.empty_like(count) for _ in ranks]
+    dist.all_gather(counts, count)
+    longest = int(max(counts))
+    padded = torch.cat([x, x.new_zeros(longest - len(x), *x.shape[1:])])
+    everything = [torch.empty_like(padded) for _ in ranks]
+    dist.all_gather(everything, padded)
+    return torch.cat([rows[: int(n)] for rows, n in zip(everything, counts)])
 
 
 def resolve_rows(
