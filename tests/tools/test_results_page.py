@@ -45,6 +45,16 @@ def test_the_flagships_lead(arm, points):
         assert cell.split(' (')[0] == (f'**{text}**' if found['clear'] else text)
 
 
+def test_other_exits(points):
+    scores, _ = points
+    (line,) = re.findall(r'\*\*Other exits\*\*.*', PAGE)
+    for arm, place in (
+        ('kd-cross_', '`CrossExit` on the backbone '), ('kd-sem_', '`SemanticExit` '),
+        ('kd_', 'without exits '), ('kd-ds_', 'features too, '),
+    ):  # fmt: skip
+        assert f'{place}{scores["bccd"][arm + TAUGHT["bccd"]][0]:.1f}' in line
+
+
 def test_what_helps_apart(points):
     scores, difference = points
     for arm in ('ds-gt_' + STUDENT['ccp8'], 'kd_' + TAUGHT['ccp8']):
