@@ -1,5 +1,6 @@
 """Real mmdet and mmseg models and batches at toy size."""
 
+import copy
 from unittest import mock
 
 import torch
@@ -97,6 +98,71 @@ def detector(
             max_per_img=20,
         ),
     )  # fmt: skip
+
+
+def query_detector(
+    kind: str = 'dino', width: int = 8, classes: int = 3, embed: int = 32, queries: int = 6,
+    layers: int = 2, pixels: dict = IMAGENET, **changes,
+) -> dict:  # fmt: skip
+    """Config of a query-based detector on ResNet-18: ``detr``, ``conditional``, ``dab``,
+    ``deformable``, ``twostage`` (Deformable) or ``dino``.
+    """
+    names = dict(detr='DETR', conditional='ConditionalDETR', dab='DABDETR', dino='DINO')
+    name = names.get(kind, 'DeformableDETR')
+    scales = 3 if name in ('DINO', 'DeformableDETR') else 1
+    embed = 256 if kind in ('conditional', 'twostage') else embed  # mmdet's has this width only
+    plain_attention = dict(embed_dims=embed, num_heads=4)
+    ours, cross = plain_attention, plain_attention
+    if kind in ('conditional', 'dab'):
+        ours, cross = (dict(plain_attention, cross_attn=x) for x in (False, True))
+    if scales > 1:
+        cross = dict(embed_dims=embed, num_heads=4, num_levels=scales, dropout=0.0)
+    ffn = dict(embed_dims=embed, feedforward_channels=embed)
+    if kind == 'dab':
+        ffn['act_cfg'] = dict(type='PReLU')
+    encoder = cross if scales > 1 else plain_attention
+    softmax = dict(
+        type='CrossEntropyLoss', use_sigmoid=False, bg_cls_weight=0.1, class_weight=1.0,
+        loss_weight=1.0,
+    )  # fmt: skip
+    cost = dict(type='ClassificationCost' if kind == 'detr' else 'FocalLossCost', weight=1.0)
+    costs = [cost, dict(type='BBoxL1Cost', weight=5.0), dict(type='IoUCost', weight=2.0)]
+    cfg = dict(
+        type=name,
+        _scope_='mmdet',
+        num_queries=queries,
+        data_preprocessor=dict(type='DetDataPreprocessor', pad_size_divisor=1, **pixels),
+        backbone=dict(
+            type='ResNet', depth=18, base_channels=width, norm_eval=True, frozen_stages=-1,
+            out_indices=(1, 2, 3) if scales > 1 else (3,),
+        ),
+        neck=dict(
+            type='ChannelMapper', kernel_size=1, out_channels=embed, num_outs=scales,
+            in_channels=[width * n for n in (2, 4, 8)][-scales:], act_cfg=None,
+            norm_cfg=GROUP_NORM,
+        ),
+        encoder=dict(num_layers=1, layer_cfg=dict(self_attn_cfg=encoder, ffn_cfg=ffn)),
+        decoder=dict(
+            num_layers=layers, return_intermediate=True,
+            layer_cfg=dict(self_attn_cfg=ours, cross_attn_cfg=cross, ffn_cfg=ffn),
+        ),
+        positional_encoding=dict(num_feats=embed // 2, normalize=True),
+        bbox_head=dict(
+            type=f'{name}Head', num_classes=classes, embed_dims=embed,
+            loss_cls=softmax if kind == 'detr' else FOCAL, loss_bbox=dict(type='L1Loss'),
+            loss_iou=GIOU,
+        ),
+        train_cfg=dict(assigner=dict(type='HungarianAssigner', match_costs=costs)),
+        test_cfg=dict(max_per_img=queries),
+    )  # fmt: skip
+    if scales > 1:
+        two = kind != 'deformable'
+        cfg.update(num_feature_levels=scales, with_box_refine=two, as_two_stage=two)
+        cfg['decoder']['post_norm_cfg'] = None
+    if kind == 'dino':
+        groups = dict(dynamic=True, num_groups=None, num_dn_queries=4)
+        cfg['dn_cfg'] = dict(label_noise_scale=0.5, box_noise_scale=1.0, group_cfg=groups)
+    return copy.deepcopy(dict(cfg, **changes))
 
 
 def two_stage(width: int = 8, classes: int = 3, channels: int = 16) -> dict:
@@ -199,7 +265,8 @@ def segmentor(
 def plain(cfg: dict, seed: int = 0) -> nn.Module:
     """The stock model with weights from its own initialisation."""
     torch.manual_seed(seed)
-    model = MMENGINE_MODELS.build(dict(cfg))
+    # mmdet's query-based detectors write into the config that they are built from
+    model = MMENGINE_MODELS.build(copy.deepcopy(dict(cfg)))
     model.init_weights()
     return model
 

@@ -24,8 +24,9 @@ def check_dense_teacher(part, student: nn.Module, teacher) -> None:
     reason = family.why_no_logits(model)
     if reason is None and not hasattr(family, 'cell_targets'):
         reason = f'{type(model).__name__} has none'
+    reason = reason or family.why_no_cells(model)
     if reason:
         raise ValueError(
-            f'{part.where}: the teacher must be a RetinaNet, FCOS, ATSS or GFL with its stock head '
-            f'({reason}); or distil features (FeatureKD)'
+            f'{part.where}: the teacher must be a RetinaNet, FCOS, ATSS, GFL or DINO with its stock '
+            f'head ({reason}); or distil features (FeatureKD)'
         )

@@ -19,7 +19,9 @@ class SemanticExit(Exit):
     the cells of a finer level, the nearest cell of a coarser one). The loss is divided by one N
     over all tapped stages: ``max(1, mean over ranks of the sum over valid cells of the teacher's
     highest score)``. So neither priors nor the type of the student's head play a part. The branches
-    predict the teacher's classes, and are taught those that the student knows.
+    predict the teacher's classes, and are taught those that the student knows. A DINO teaches by
+    the class scores of its encoder; the encoder of a query-based student is tapped as ``encoder``,
+    and counts as one stage for each of its levels.
 
     Args:
         tap: address in the student, or a list of them.
@@ -30,7 +32,8 @@ class SemanticExit(Exit):
         schedule: ``dict(begin=0, warmup=100, end=None, fade=0)`` in iterations.
 
     Raises:
-        ValueError: for a student that is no detector, or a teacher without a dense sigmoid head.
+        ValueError: for a student that is no detector, or a teacher that gives no class scores of
+            cells.
     """
 
     without_teacher = ''
@@ -51,17 +54,22 @@ class SemanticExit(Exit):
 
     def prepare(self, rehearsal) -> None:
         teacher = rehearsal.teachers[self.teacher]
-        stages = rehearsal.student_tensors(self)
+        stages = rehearsal.family.as_maps(
+            rehearsal.student_tensors(self), rehearsal.student.predictions
+        )
         self.weights(len(stages))
         self._strides = self.strides(stages, rehearsal.side)
-        width = self.channels or teacher.model.bbox_head.feat_channels
+        head = teacher.model.bbox_head
+        width = self.channels or getattr(head, 'feat_channels', None) or head.embed_dims
         classes = teacher.family.num_classes(teacher.model)
         for stage in stages:
             self.branches.append(_branch(stage.shape[1], width, classes))
             self.shapes.append(f'{shape_of(stage)} -> {classes} classes')
 
     def forward(self, lesson) -> dict[str, Tensor]:
-        stages = lesson.tap(self.name, self.student_taps)
+        stages = lesson.family.as_maps(
+            lesson.tap(self.name, self.student_taps), lesson.student.predictions
+        )
         match = lesson.match(self.teacher)
         model, family = lesson.frozen(self.teacher)
         targets = family.cell_targets(

@@ -16,6 +16,7 @@ if find_spec('mmdet'):
     from .dense_detector import DenseDetector  # noqa: F401
     from .detector import Detector  # noqa: F401
     from .mask_query_detector import MaskQueryDetector  # noqa: F401
+    from .query_detector import QueryDetector  # noqa: F401
 if find_spec('mmseg') and find_spec('mmdet'):
     from .mask_query import MaskQuerySegmentor  # noqa: F401
 

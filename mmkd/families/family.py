@@ -103,6 +103,14 @@ class Family:
         """A teacher's highest class score in each cell of a ``(H, W)`` map, ``[B, 1, H, W]``."""
         raise NotImplementedError
 
+    def why_no_cells(self, model: nn.Module) -> str | None:
+        """Why a model of this family says nothing of the classes in each cell, or ``None``."""
+        return None
+
+    def as_maps(self, tensors: list[Tensor], predictions: Predictions) -> list[Tensor]:
+        """Tapped tensors as maps ``[B, C, H, W]``, where the family knows how they lie."""
+        return tensors
+
     def valid_cells(self, model: nn.Module, size, inputs: Tensor, data_samples: list):
         """Which cells of a ``(H, W)`` map may teach: bool ``[B, 1, H, W]``; ``None``: all."""
         raise NotImplementedError

@@ -1,0 +1,330 @@
+"""Vanilla KD of query-based detectors: matching, values, other shapes, and what is refused."""
+
+import itertools
+
+import pytest
+import torch
+from mmengine.registry import MODELS, init_default_scope
+from torch.nn.functional import logsigmoid
+from toys import (
+    ANIMALS,
+    det_batch,
+    detector,
+    distil,
+    lively,
+    plain,
+    query_detector,
+    random_teacher,
+    save,
+    total,
+)
+
+from mmkd.families import find_family
+from mmkd.families.query_criterion import QueryCriterion
+from mmkd.families.query_detector import QueryDetector
+from mmkd.terms.tap import Capture, Tap
+from mmkd.testing import toy_config, train, write_toy_data
+
+KINDS = ('detr', 'conditional', 'dab', 'deformable', 'dino')
+NAMES = ('loss_cls', 'loss_bbox', 'loss_iou')
+HEAD = Tap.parse('bbox_head')
+
+
+def taught(tmp_path, student, teacher, classes=ANIMALS[:3], names='same', seeds=(1, 2), **losses):
+    path = save(lively(plain(teacher), seeds[0]), tmp_path / 'teacher.pth')
+    model = distil(
+        student, classes, teacher=dict(config=teacher, checkpoint=path, classes=names),
+        terms=dict(kd=dict(type='LogitKD', **losses)),
+    )  # fmt: skip
+    return lively(model, seeds[1])
+
+
+def step(model, batch):
+    """The term's losses, and the student's class logits and boxes of all layers and queries."""
+    capture = Capture(model, [HEAD], 'student')
+    with capture:
+        losses = model.loss(*batch)
+    kd = {name[3:]: value for name, value in losses.items() if name.startswith('kd.')}
+    assert tuple(kd) == NAMES
+    return kd, capture.calls(HEAD)[0]
+
+
+def teachers_say(model, batch):
+    """The teacher's class logits and boxes of all layers, by stock code."""
+    teacher, (inputs, samples) = model.distillation.teachers[None].model, batch
+    with torch.no_grad():
+        return teacher.bbox_head(
+            **teacher.forward_transformer(teacher.extract_feat(inputs), samples)
+        )
+
+
+@pytest.mark.parametrize('matching', ['hungarian', 'queries'])
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_student_that_is_its_teacher_has_nothing_to_learn(kind, matching, tmp_path):
+    cfg = query_detector(kind)
+    model = taught(tmp_path, query_detector(kind), cfg, seeds=(2, 2), matching=matching)
+    teacher = model.distillation.teachers[None].model
+    model.load_state_dict(teacher.state_dict(), strict=True)
+    batch = det_batch(model)
+    kd, _ = step(model, batch)
+    assert all(abs(value) < 1e-4 for value in kd.values()), kd
+    with torch.no_grad():
+        for name, x in teacher.named_parameters():
+            if 'decoder' in name and x.dim() > 1:
+                x.neg_()
+    kd, _ = step(model, batch)
+    assert all(value > 1e-2 for value in kd.values()), kd
+
+
+def corners(box):
+    x, y, w, h = box.unbind(-1)
+    return x - w / 2, y - h / 2, x + w / 2, y + h / 2
+
+
+def giou(a, b):
+    (ax, ay, aX, aY), (bx, by, bX, bY) = corners(a), corners(b)
+    inter = (torch.minimum(aX, bX) - torch.maximum(ax, bx)).clamp(min=0)
+    inter = inter * (torch.minimum(aY, bY) - torch.maximum(ay, by)).clamp(min=0)
+    union = (aX - ax) * (aY - ay) + (bX - bx) * (bY - by) - inter
+    whole = (torch.maximum(aX, bX) - torch.minimum(ax, bx)) * (
+        torch.maximum(aY, bY) - torch.minimum(ay, by)
+    )
+    return inter / union - (whole - union) / whole
+
+
+def bce(z, target):
+    return -(target * logsigmoid(z) + (1 - target) * logsigmoid(-z)).sum()
+
+
+def class_costs(z, t, softmax):
+    """What a pair adds to the cost, and its KL."""
+    if softmax:
+        p = t.softmax(-1)
+        return -(p * z.log_softmax(-1)).sum(), (p * (p.log() - z.log_softmax(-1))).sum()
+    return bce(z, t.sigmoid()), bce(z, t.sigmoid()) - bce(t, t.sigmoid())
+
+
+def expected_losses(cls, box, teacher_cls, teacher_box, softmax):
+    """Every one-to-one matching tried, pair by pair, layer by layer."""
+    sums, count = dict.fromkeys(NAMES, 0.0), 0.0
+    for z, b, t, tb in zip(*(x.flatten(0, 1) for x in (cls, box, teacher_cls, teacher_box))):
+        pairs = {}
+        for i, j in itertools.product(range(len(z)), range(len(t))):
+            cost, kl = class_costs(z[i], t[j], softmax)
+            l1, overlap = (b[i] - tb[j]).abs().sum(), giou(b[i], tb[j])
+            pairs[i, j] = float(cost + 5 * l1 - 2 * overlap), (kl, 5 * l1, 2 * (1 - overlap))
+        best = min(
+            itertools.permutations(range(len(z)), len(t)),
+            key=lambda found: sum(pairs[i, j][0] for j, i in enumerate(found)),
+        )
+        for j, i in enumerate(best):
+            score = (t[j].softmax(-1)[:-1] if softmax else t[j].sigmoid()).max()
+            count = count + score
+            for name, value in zip(NAMES, pairs[i, j][1]):
+                sums[name] = sums[name] + score * value
+    assert count > 1
+    return {name: value / count for name, value in sums.items()}
+
+
+@pytest.mark.parametrize('kind', ['detr', 'dab', 'dino'])
+def test_values_and_gradients_are_those_of_every_matching_tried(kind, tmp_path):
+    model = taught(
+        tmp_path, query_detector(kind, queries=5), query_detector(kind, queries=4, width=16)
+    )
+    batch = det_batch(model)
+    kd, outputs = step(model, batch)
+    own = [x[:, :, -5:] for x in outputs]  # what comes before are DINO's denoising queries
+    assert (outputs[0].shape[2] > 5) == (kind == 'dino')
+    expected = expected_losses(*own, *teachers_say(model, batch), softmax=kind == 'detr')
+    for name in NAMES:
+        torch.testing.assert_close(kd[name], expected[name], rtol=1e-4, atol=1e-5)
+    value, wanted = sum(kd.values()), sum(expected.values())
+    both = [torch.autograd.grad(x, outputs, retain_graph=True) for x in (value, wanted)]
+    for mine, other in zip(*both):
+        assert other.abs().max() > 1e-4
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-5 * float(other.abs().max()))
+    if kind == 'dino':
+        first = torch.autograd.grad(value, outputs, retain_graph=True)[0][:, :, :-5]
+        assert first.numel() and first.eq(0).all()
+
+
+@pytest.mark.parametrize('matching', ['hungarian', 'queries'])
+@pytest.mark.parametrize('kind', ['detr', 'dab', 'deformable', 'dino'])
+def test_other_numbers_depths_and_widths(kind, matching, tmp_path):
+    teacher = query_detector(kind, queries=7, layers=3, embed=32, width=16)
+    student = query_detector(kind, queries=4, layers=2, embed=16)
+    model = taught(tmp_path, student, teacher, matching=matching)
+    batch = det_batch(model, shapes=((64, 48), (64, 64)))
+    kd, _ = step(model, batch)
+    sum(kd.values()).backward()
+    assert all(value.isfinite() and value > 1e-3 for value in kd.values())
+    for part in ('backbone.layer4', 'encoder', 'decoder', 'bbox_head'):
+        grads = [p.grad for p in model.get_submodule(part).parameters() if p.grad is not None]
+        assert sum(float(g.abs().sum()) for g in grads) > 0, part
+    maps = dict(model.distillation.named_parameters())
+    assert bool(maps) == (matching == 'queries')
+    assert any(p.grad.abs().sum() > 0 for p in maps.values()) or matching == 'hungarian' or (
+        kind == 'dab'  # whose queries have no content
+    )  # fmt: skip
+
+
+def test_layers_are_mapped_by_depth():
+    layers = QueryCriterion._layers
+    options = type('Options', (), dict(layers='depth'))
+    assert layers(options, 6, 6) == [0, 1, 2, 3, 4, 5]
+    assert layers(options, 3, 6) == [1, 3, 5]
+    assert layers(options, 6, 3) == [0, 0, 1, 1, 2, 2]
+    assert layers(options, 6, 1) == [0] * 6
+    options.layers = 'last'
+    assert layers(options, 3, 6) == [5, 5, 5]
+
+
+def test_only_the_surest_of_the_teachers_queries_teach(tmp_path):
+    teacher = query_detector('conditional', queries=6, layers=1)
+    student = query_detector('conditional', queries=5, layers=1)
+    model = taught(tmp_path, student, teacher, top=2)
+    batch = det_batch(model)
+    kd, outputs = step(model, batch)
+    cls, box = teachers_say(model, batch)
+    best = cls.sigmoid().amax(-1).topk(2).indices
+    cls, box = (torch.stack([x[0, i, best[0, i]] for i in range(2)])[None] for x in (cls, box))
+    expected = expected_losses(*outputs, cls, box, softmax=False)
+    for name in NAMES:
+        torch.testing.assert_close(kd[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('kind', ['detr', 'conditional'])
+def test_classes_are_matched_by_name(kind, tmp_path):
+    names = ('fox', 'dog', 'cat', 'cow')
+    teacher = query_detector(kind, queries=4, classes=4, layers=1)
+    model = taught(tmp_path, query_detector(kind, queries=4, layers=1), teacher, names=names)
+    batch = det_batch(model)
+    kd, (cls, box) = step(model, batch)
+    their_cls, their_box = teachers_say(model, batch)
+    rest = [-1] if kind == 'detr' else []
+    cls, their_cls = cls[..., [0, 1, *rest]], their_cls[..., [2, 1, *rest]]  # cat and dog
+    expected = expected_losses(cls, box, their_cls, their_box, softmax=kind == 'detr')
+    for name in NAMES:
+        torch.testing.assert_close(kd[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_ignored_boxes_teach_nothing_and_the_graph_stays_whole(tmp_path):
+    model = taught(tmp_path, query_detector('dab'), query_detector('dab', width=16))
+    everything = [[-99, -99, 199, 199]]
+    kd, outputs = step(model, det_batch(model, boxes=[[], []], ignored=[everything] * 2))
+    assert all(value == 0 for value in kd.values())
+    sum(kd.values()).backward()
+    assert all(p.grad is None or p.grad.eq(0).all() for p in model.parameters())
+    batch = det_batch(model, ignored=[everything, []])
+    kd, outputs = step(model, batch)
+    first, second = torch.autograd.grad(sum(kd.values()), outputs[1])[0].unbind(1)
+    assert first.eq(0).all() and second.abs().sum() > 0
+
+
+def test_the_students_own_queries_do_not_notice_the_teachers(tmp_path):
+    losses = []
+    for keys in (dict(), dict(matching='queries')):
+        model = taught(tmp_path, query_detector('dino'), query_detector('dino', width=16), **keys)
+        torch.manual_seed(3)
+        losses.append({n: v for n, v in model.loss(*det_batch(model)).items() if n[:2] != 'kd'})
+    assert losses[0].keys() == losses[1].keys()
+    assert all(torch.equal(losses[0][name], losses[1][name]) for name in losses[0])
+
+
+@pytest.mark.parametrize('kind', ['detr', 'dino'])
+def test_under_autocast(kind, tmp_path):
+    model = taught(
+        tmp_path, query_detector(kind), query_detector(kind, width=16), matching='queries'
+    )
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        kd, outputs = step(model, det_batch(model))
+    assert outputs[0].dtype == torch.bfloat16
+    assert all(v.dtype == torch.float32 and v.isfinite() and v > 0 for v in kd.values())
+
+
+def test_a_two_stage_teacher_of_a_one_stage_student(tmp_path):
+    teacher = query_detector('twostage', layers=1)
+    for matching in ('hungarian', 'queries'):
+        model = taught(tmp_path, query_detector('deformable'), teacher, matching=matching)
+        kd, _ = step(model, det_batch(model))
+        assert all(value.isfinite() and value > 1e-3 for value in kd.values())
+    own = find_family(plain(query_detector('twostage', layers=1)))
+    assert 'scores' in own.gives and 'scores' not in model.distillation.family.gives
+
+
+def test_a_run_with_validation_whose_files_are_plain_students(tmp_path):
+    root = write_toy_data(tmp_path / 'data')
+    model = dict(
+        type='mmkd.Distiller',
+        student=query_detector('dino', classes=2),
+        teacher=random_teacher(query_detector('dino', classes=2, width=16, embed=16)),
+        terms=dict(kd=dict(type='LogitKD', matching='queries')),
+        exits=dict(
+            encoder=dict(type='SemanticExit', tap='encoder'),
+        ),
+    )
+    cfg = toy_config('det', root, tmp_path / 'run', model, iters=2, val_interval=2, save_interval=2)
+    _, logged = train(cfg)
+    assert {'kd.loss_cls', 'encoder.kd_loss_cls', 'd0.dn_loss_cls'} <= set(logged[0])
+    saved = torch.load(tmp_path / 'run' / 'iter_2.pth', weights_only=False)
+    init_default_scope('mmdet')
+    stock = MODELS.build(query_detector('dino', classes=2))
+    stock.load_state_dict(saved['state_dict'], strict=True)
+    assert any('maps' in name for name in saved['distill_state']['parts']['terms.kd'])
+    written = list((tmp_path / 'run').glob('*.student.py'))
+    assert len(written) == 1 and 'share_pred_layer' not in written[0].read_text()
+
+
+def test_weight_0_leaves_gradients_and_the_random_stream_alone(tmp_path):
+    results = []
+    for weight in (None, 0.0):
+        cfg = query_detector('dino')
+        terms = dict(kd=dict(type='LogitKD', weight=weight, matching='queries'))
+        teacher = random_teacher(query_detector('dino', embed=16))
+        model = (
+            plain(cfg).train()
+            if weight is None
+            else distil(cfg, ANIMALS[:3], teacher=teacher, terms=terms)
+        )
+        torch.manual_seed(7)
+        losses = model.loss(*det_batch(model))
+        total(losses).backward()
+        grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        results.append((losses, grads, torch.random.get_rng_state()))
+    (ours, mine, stream), (theirs, other, stock_stream) = results
+    assert torch.equal(stream, stock_stream) and ours.keys() == theirs.keys()
+    assert mine.keys() == other.keys() and all(torch.equal(mine[n], other[n]) for n in mine)
+
+
+@pytest.mark.parametrize(
+    'student, teacher, losses, message',
+    [
+        ('detr', 'conditional', {}, "student's DETRHead classifies by softmax, .* by sigmoid; or"),
+        ('conditional', None, {}, 'the teacher RetinaNet is not a query-based detector; or distil'),
+        (None, 'dino', {}, 'the teacher DINO is not a dense detector; or distil'),
+        (
+            'deformable', 'dino', dict(matching='queries'),
+            'DeformableDETR takes content, positions .*, that of the teacher DINO content and ref'
+            ".*use matching='hungarian'",
+        ),
+        ('dino', 'dino', dict(matching='hungry'), "matching='hungry' must be one of"),
+        ('dino', 'dino', dict(layers='first'), "layers='first' must be one of"),
+        ('dino', 'dino', dict(top=0), 'top=0 must be a number of queries'),
+        ('dino', 'dino', dict(loss_dfl=None), "unknown argument 'loss_dfl'; this family has l"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(student, teacher, losses, message):
+    student, teacher = (detector() if x is None else query_detector(x) for x in (student, teacher))
+    with pytest.raises(ValueError, match=message) as error:
+        distil(
+            student, ANIMALS[:3], teacher=random_teacher(teacher),
+            terms=dict(kd=dict(type='LogitKD', **losses)),
+        )  # fmt: skip
+    assert str(error.value).startswith("term 'kd': ") and '\n' not in str(error.value)
+
+
+def test_heads_of_a_kind_of_their_own_are_left_alone():
+    model = plain(query_detector('dino'))
+    assert type(find_family(model)) is QueryDetector
+    model.bbox_head.__class__ = type('Other', (type(model.bbox_head),), dict(forward=lambda x: x))
+    assert type(find_family(model)) is not QueryDetector
