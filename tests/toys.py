@@ -3,6 +3,7 @@
 import copy
 from unittest import mock
 
+import numpy as np
 import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
@@ -165,43 +166,68 @@ def query_detector(
     return copy.deepcopy(dict(cfg, **changes))
 
 
-def two_stage(width: int = 8, classes: int = 3, channels: int = 16) -> dict:
-    """Config of a Faster R-CNN on the backbone and neck of :func:`detector`."""
+def two_stage(
+    width: int = 8, classes: int = 3, channels: int = 16, masks: bool = False, stages: int = 1,
+    **box_head,
+) -> ConfigDict:  # fmt: skip
+    """Config of a Faster, Mask or Cascade R-CNN on the backbone and neck of :func:`detector`."""
     base = detector(width=width, channels=channels)
     assigner = base['train_cfg']['assigner']
     sampler = dict(type='RandomSampler', num=8, pos_fraction=0.5, neg_pos_ub=-1)
     nms = dict(type='nms', iou_threshold=0.7)
     proposals = dict(nms_pre=20, max_per_img=8, nms=nms, min_bbox_size=0)
+    rcnn = dict(assigner=assigner, sampler=sampler, pos_weight=-1, mask_size=8)
+    head = dict(
+        type='Shared2FCBBoxHead', in_channels=channels, fc_out_channels=channels,
+        roi_feat_size=3, num_classes=classes, bbox_coder=_deltas([0.1, 0.1, 0.2, 0.2]),
+        loss_cls=dict(type='CrossEntropyLoss', loss_weight=1.0),
+        loss_bbox=dict(type='L1Loss', loss_weight=1.0), reg_class_agnostic=stages > 1, **box_head,
+    )  # fmt: skip
+
+    def extractor(size):
+        align = dict(type='RoIAlign', output_size=size, sampling_ratio=0)
+        return dict(
+            type='SingleRoIExtractor', out_channels=channels, featmap_strides=STRIDES,
+            roi_layer=align,
+        )  # fmt: skip
+
+    roi_head = dict(type='StandardRoIHead', bbox_roi_extractor=extractor(3), bbox_head=head)
+    if stages > 1:
+        roi_head.update(
+            type='CascadeRoIHead', num_stages=stages, bbox_head=[head] * stages,
+            stage_loss_weights=[1.0, 0.5, 0.25][:stages],
+        )  # fmt: skip
+    if masks:
+        roi_head.update(
+            mask_roi_extractor=extractor(4),
+            mask_head=dict(
+                type='FCNMaskHead', num_convs=1, in_channels=channels, conv_out_channels=channels,
+                num_classes=classes,
+                loss_mask=dict(type='CrossEntropyLoss', use_mask=True, loss_weight=1.0),
+            ),
+        )  # fmt: skip
+    kind = 'CascadeRCNN' if stages > 1 else 'MaskRCNN' if masks else 'FasterRCNN'
     cfg = dict(
-        type='FasterRCNN',
+        type=kind,
         _scope_='mmdet',
         **{key: base[key] for key in ('data_preprocessor', 'backbone', 'neck')},
         rpn_head=dict(
             type='RPNHead', in_channels=channels, feat_channels=channels, loss_cls=BCE,
-            anchor_generator=_anchors(), bbox_coder=_deltas([1.0] * 4),
-            loss_bbox=dict(type='L1Loss', loss_weight=1.0),
+            anchor_generator=dict(_anchors(), octave_base_scale=3),
+            bbox_coder=_deltas([1.0] * 4), loss_bbox=dict(type='L1Loss', loss_weight=1.0),
         ),
-        roi_head=dict(
-            type='StandardRoIHead',
-            bbox_roi_extractor=dict(
-                type='SingleRoIExtractor', out_channels=channels, featmap_strides=STRIDES,
-                roi_layer=dict(type='RoIAlign', output_size=3, sampling_ratio=0),
-            ),
-            bbox_head=dict(
-                type='Shared2FCBBoxHead', in_channels=channels, fc_out_channels=channels,
-                roi_feat_size=3, num_classes=classes, bbox_coder=_deltas([0.1, 0.1, 0.2, 0.2]),
-                loss_cls=dict(type='CrossEntropyLoss', loss_weight=1.0),
-                loss_bbox=dict(type='L1Loss', loss_weight=1.0),
-            ),
-        ),
+        roi_head=roi_head,
         train_cfg=dict(
-            rpn=dict(assigner=assigner, sampler=sampler, allowed_border=-1, pos_weight=-1),
+            rpn=dict(
+                assigner=assigner, sampler=dict(sampler, add_gt_as_proposals=False),
+                allowed_border=-1, pos_weight=-1,
+            ),
             rpn_proposal=proposals,
-            rcnn=dict(assigner=assigner, sampler=sampler, pos_weight=-1),
+            rcnn=[rcnn] * stages if stages > 1 else rcnn,
         ),
         test_cfg=dict(
             rpn=proposals,
-            rcnn=dict(score_thr=0.05, nms=nms, max_per_img=10),
+            rcnn=dict(score_thr=0.05, nms=nms, max_per_img=10, mask_thr_binary=0.5),
         ),
     )  # fmt: skip
     return ConfigDict(cfg)
@@ -351,10 +377,21 @@ def det_batch(model, boxes=None, shapes=((64, 64), (64, 64)), ignored=None, seed
         ):
             labels = torch.arange(len(values))
             setattr(sample, field, InstanceData(bboxes=values.reshape(-1, 4), labels=labels))
+        if getattr(getattr(model, 'roi_head', None), 'with_mask', False):
+            sample.gt_instances.masks = _filled_boxes(image_boxes, shape)
         samples.append(sample)
     data = dict(inputs=images(shapes, seed), data_samples=samples)
     data = model.data_preprocessor(data, training=True)
     return data['inputs'], data['data_samples']
+
+
+def _filled_boxes(boxes, shape):
+    from mmdet.structures.mask import BitmapMasks
+
+    masks = np.zeros((len(boxes), *shape), dtype=np.uint8)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes):
+        mask[int(y1) : int(y2), int(x1) : int(x2)] = 1
+    return BitmapMasks(masks, *shape)
 
 
 def seg_batch(model, labels=None, shapes=((64, 64), (64, 64)), classes: int = 4, seed: int = 0):

@@ -7,4 +7,5 @@ if find_spec('mmseg'):
 if find_spec('mmdet'):
     from .cross_exit import CrossExit  # noqa: F401
     from .dense_exit import DenseExit  # noqa: F401
+    from .roi_exit import RoIExit  # noqa: F401
     from .semantic_exit import SemanticExit  # noqa: F401

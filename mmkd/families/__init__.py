@@ -17,6 +17,7 @@ if find_spec('mmdet'):
     from .detector import Detector  # noqa: F401
     from .mask_query_detector import MaskQueryDetector  # noqa: F401
     from .query_detector import QueryDetector  # noqa: F401
+    from .two_stage import TwoStage  # noqa: F401
 if find_spec('mmseg') and find_spec('mmdet'):
     from .mask_query import MaskQuerySegmentor  # noqa: F401
 

@@ -305,7 +305,7 @@ def test_a_copy_keeps_branches_and_no_teacher(tmp_path):
         (dict(student=detector(backbone=dict(frozen_stages=2))), 'no gradient: a frozen stage'),
         (dict(student=segmentor()), 'SemanticExit needs a detector, not EncoderDecoder; use Seg'),
         (dict(teacher=segmentor(classes=3)), 'teacher must be .*EncoderDecoder has none'),
-        (dict(teacher=two_stage()), 'teacher must be a RetinaNet, .*FasterRCNN has no final'),
+        (dict(teacher=two_stage()), 'teacher must be a RetinaNet, .*FasterRCNN has none'),
     ],
 )
 def test_mistakes_are_one_line(keys, message):
