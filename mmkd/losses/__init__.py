@@ -1,14 +1,18 @@
 """The registered losses: ``loss(student, teacher, **context) -> scalar``."""
 
 from .af_dcd_loss import AfDCDLoss
+from .at_loss import ATLoss
 from .binary_kl_divergence import BinaryKLDivergence
 from .box_kd_loss import BoxKDLoss
 from .channel_wise_divergence import ChannelWiseDivergence
+from .cosine_feature_loss import CosineFeatureLoss
 from .cross_image_memory_loss import CrossImageMemoryLoss
 from .cross_image_pixel_loss import CrossImagePixelLoss
 from .defeat_loss import DeFeatLoss
-from .fbkd_loss import FBKDLoss
 from .dice_kd_loss import DiceKDLoss
+from .dist_loss import DISTLoss
+from .dkd_loss import DKDLoss
+from .fbkd_loss import FBKDLoss
 from .feature_mse import FeatureMSE
 from .fgd_loss import FGDLoss
 from .frs_class_loss import FRSClassLoss
@@ -18,28 +22,36 @@ from .kd_quality_focal_loss import KDQualityFocalLoss
 from .kl_divergence import KLDivergence
 from .ld_loss import LDLoss
 from .mgd_loss import MGDLoss
+from .nkd_loss import NKDLoss
+from .pairwise_affinity_loss import PairwiseAffinityLoss
 from .pkd_loss import PKDLoss
 from .review_kd_loss import ReviewKDLoss
 
 __all__ = [
+    'ATLoss',
     'AfDCDLoss',
     'BinaryKLDivergence',
     'BoxKDLoss',
     'ChannelWiseDivergence',
+    'CosineFeatureLoss',
     'CrossImageMemoryLoss',
     'CrossImagePixelLoss',
+    'DISTLoss',
+    'DKDLoss',
     'DeFeatLoss',
+    'DiceKDLoss',
     'FBKDLoss',
     'FGDLoss',
     'FRSClassLoss',
     'FRSLoss',
-    'DiceKDLoss',
     'FeatureMSE',
     'IFVLoss',
     'KDQualityFocalLoss',
     'KLDivergence',
     'LDLoss',
     'MGDLoss',
+    'NKDLoss',
     'PKDLoss',
+    'PairwiseAffinityLoss',
     'ReviewKDLoss',
 ]

@@ -15,7 +15,7 @@ from mmkd.losses.functional.common import full_precision
 from mmkd.registry import MODELS
 
 MAPS = ('KLDivergence', 'BinaryKLDivergence', 'KDQualityFocalLoss', 'FeatureMSE', 'PKDLoss')
-MAPS = (*MAPS, 'ChannelWiseDivergence', 'DKDLoss', 'NKDLoss', 'DISTLoss')
+MAPS = (*MAPS, 'ChannelWiseDivergence', 'DKDLoss', 'NKDLoss', 'OFALoss', 'DISTLoss')
 MAPS = (*MAPS, 'ATLoss', 'CosineFeatureLoss', 'PairwiseAffinityLoss')
 MAPS = (*MAPS, 'IFVLoss', 'CrossImagePixelLoss', 'CrossImageMemoryLoss', 'AfDCDLoss')
 MAPS = (*MAPS, 'FGDLoss', 'MGDLoss', 'FBKDLoss', 'ReviewKDLoss', 'DeFeatLoss', 'FRSLoss')

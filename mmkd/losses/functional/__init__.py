@@ -2,6 +2,7 @@
 
 from .at_once import losses_at_once
 from .box import box_iou, box_kd_loss
+from .correlation import dist_loss
 from .cross_image import cross_image_memory_loss, cross_image_pixel_loss
 from .dense_contrast import af_dcd_loss
 from .fbkd import fbkd_loss
@@ -11,21 +12,27 @@ from .intra_class import ifv_loss
 from .logit import binary_kl_divergence, kd_quality_focal_loss, kl_divergence, ld_loss
 from .mask_query import dice_kd_loss, matching_costs, semantic_logits
 from .mgd import mgd_loss
+from .normalised import at_loss, cosine_feature_loss, pairwise_affinity_loss
 from .reduce import gather_rows, reduce_mean
 from .region import boxes_by_level, defeat_loss, frs_class_loss, frs_loss
 from .review import hierarchical_context_loss
+from .target import dkd_loss, nkd_loss, ofa_loss
 
 __all__ = [
     'af_dcd_loss',
+    'at_loss',
     'binary_kl_divergence',
     'box_iou',
     'box_kd_loss',
     'boxes_by_level',
     'channel_wise_divergence',
+    'cosine_feature_loss',
     'cross_image_memory_loss',
     'cross_image_pixel_loss',
     'defeat_loss',
     'dice_kd_loss',
+    'dist_loss',
+    'dkd_loss',
     'fbkd_loss',
     'feature_mse',
     'fgd_loss',
@@ -40,7 +47,10 @@ __all__ = [
     'losses_at_once',
     'matching_costs',
     'mgd_loss',
+    'nkd_loss',
     'object_weights',
+    'ofa_loss',
+    'pairwise_affinity_loss',
     'pkd_loss',
     'reduce_mean',
     'semantic_logits',

@@ -1,0 +1,91 @@
+"""Losses that compare by correlation."""
+
+import torch
+from torch import Tensor
+
+from .common import full_precision, row_weight, silence
+
+_EPS = 1e-8  # added to the product of the two norms, as in the published code
+_CONSTANT = 1e-6  # of its largest value: a vector that varies less holds rounding errors
+
+
+def _centred(x: Tensor, weight: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """``x`` less its weighted mean over ``dims``; 0, without gradient, where it is constant."""
+    total = weight.sum(dims, keepdim=True).clamp(min=1e-12)
+    # The second pass removes the rounding error of the mean.
+    y = x - (x * weight).sum(dims, keepdim=True) / total
+    y = y - (y * weight).sum(dims, keepdim=True) / total
+    counts = weight != 0
+    largest, spread = ((v.detach().abs() * counts).amax(dims, keepdim=True) for v in (x, y))
+    return torch.where(spread > _CONSTANT * largest, y, 0.0)
+
+
+def pearson(a: Tensor, b: Tensor, weight: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Weighted Pearson correlation over ``dims``, kept with size 1.
+
+    0, without gradient, where either is constant: its slope there has no bound.
+
+    Args:
+        a: Any shape.
+        b: Like a.
+        weight: Broadcast with them.
+        dims: Where to correlate; not empty.
+    """
+    if a.numel() == 0:
+        return (a * b).sum(dims, keepdim=True)
+    weight = weight.expand_as(a)
+    a, b = _centred(a, weight, dims), _centred(b, weight, dims)
+    squares = [(x.square() * weight).sum(dims, keepdim=True) for x in (a, b)]
+    varies = (squares[0] > 0) & (squares[1] > 0)
+    norms = [torch.where(varies, x, 1.0).sqrt() for x in squares]
+    rho = (a * b * weight).sum(dims, keepdim=True) / (norms[0] * norms[1] + _EPS)
+    return torch.where(varies, rho, 0.0)
+
+
+@full_precision
+def dist_loss(
+    student: Tensor,
+    teacher: Tensor,
+    weight: Tensor | None = None,
+    avg_factor: Tensor | float | None = None,
+    inter_loss_weight: float = 1.0,
+    intra_loss_weight: float = 1.0,
+    tau: float = 1.0,
+    activation: str = 'softmax',
+) -> Tensor:
+    """Correlation of probabilities across classes and across rows (DIST: NeurIPS 2022).
+
+    ``tau^2 * (inter * mean_rows(1 - rho over classes) + intra * mean_classes(1 - rho over rows))``.
+
+    Args:
+        student: Logits [N, K, ...].
+        teacher: Logits [N, K, ...].
+        weight: [N, ...] or [N, 1, ...]; in the second part it weighs the means, variances and
+            covariances.
+        avg_factor: Divisor of the first part; None: the number of rows.
+        inter_loss_weight: Weight of the first part.
+        intra_loss_weight: Weight of the second.
+        tau: Temperature.
+        activation: 'softmax' over dim 1, or 'sigmoid'.
+
+    Returns:
+        Scalar, without unit.
+
+    Raises:
+        ValueError: If shapes do not fit.
+    """
+    weight = torch.ones_like(student[:, :1]) if weight is None else row_weight(student, weight)
+    count = weight.numel() if avg_factor is None else avg_factor
+    count = torch.as_tensor(count, dtype=student.dtype, device=student.device).detach()
+    a, b = (
+        (x / tau).softmax(1) if activation == 'softmax' else (x / tau).sigmoid()
+        for x in silence(student, teacher, weight)
+    )
+    loss = student.new_zeros(())
+    if inter_loss_weight:
+        rows = (1 - pearson(a, b, torch.ones_like(weight), (1,))) * weight
+        loss = loss + inter_loss_weight * rows.sum() / torch.where(count > 0, count, 1.0)
+    if intra_loss_weight:
+        classes = 1 - pearson(a, b, weight, (0, *range(2, student.dim())))
+        loss = loss + intra_loss_weight * classes.mean() * (weight.sum() > 0)
+    return tau**2 * loss
