@@ -23,6 +23,7 @@ from .kl_divergence import KLDivergence
 from .ld_loss import LDLoss
 from .mgd_loss import MGDLoss
 from .nkd_loss import NKDLoss
+from .ofa_loss import OFALoss
 from .pairwise_affinity_loss import PairwiseAffinityLoss
 from .pkd_loss import PKDLoss
 from .review_kd_loss import ReviewKDLoss
@@ -51,6 +52,7 @@ __all__ = [
     'LDLoss',
     'MGDLoss',
     'NKDLoss',
+    'OFALoss',
     'PKDLoss',
     'PairwiseAffinityLoss',
     'ReviewKDLoss',
