@@ -28,7 +28,9 @@ CONFIGS = sorted(
     if '_base_' not in path.relative_to(ROOT).parts
 )
 KINDS = ('kd', 'kd-ds', 'kd-ds-pkd', 'kd-cross', 'kd-sem', 'fkd', 'ds-gt')
+KINDS = (*KINDS, 'ofa', 'dskd')
 WITH_EXITS = ('kd-ds', 'kd-ds-pkd', 'kd-cross', 'kd-sem', 'ds-gt')
+WITH_EXITS = (*WITH_EXITS, 'ofa', 'dskd')
 DISTILLATIONS = [path for path in CONFIGS if path.name.split('_')[0] in KINDS]
 SMALL = [path for path in CONFIGS if {'demo', 'bccd', 'ccp8'} & set(path.parts)]
 ONE_PER_FAMILY = [
