@@ -21,6 +21,7 @@ from .ifv_loss import IFVLoss
 from .kd_quality_focal_loss import KDQualityFocalLoss
 from .kl_divergence import KLDivergence
 from .ld_loss import LDLoss
+from .localization_self_kd import LocalizationSelfKD
 from .mgd_loss import MGDLoss
 from .nkd_loss import NKDLoss
 from .ofa_loss import OFALoss
@@ -50,6 +51,7 @@ __all__ = [
     'KDQualityFocalLoss',
     'KLDivergence',
     'LDLoss',
+    'LocalizationSelfKD',
     'MGDLoss',
     'NKDLoss',
     'OFALoss',

@@ -9,6 +9,7 @@ from .fbkd import fbkd_loss
 from .feature import channel_wise_divergence, feature_mse, pkd_loss
 from .fgd import fgd_loss, object_weights
 from .intra_class import ifv_loss
+from .localization_self_kd import localization_self_kd
 from .logit import binary_kl_divergence, kd_quality_focal_loss, kl_divergence, ld_loss
 from .mask_query import dice_kd_loss, matching_costs, semantic_logits
 from .mgd import mgd_loss
@@ -44,6 +45,7 @@ __all__ = [
     'kd_quality_focal_loss',
     'kl_divergence',
     'ld_loss',
+    'localization_self_kd',
     'losses_at_once',
     'matching_costs',
     'mgd_loss',
