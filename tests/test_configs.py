@@ -30,6 +30,7 @@ CONFIGS = sorted(
 KINDS = ('kd', 'kd-ds', 'kd-ds-pkd', 'kd-cross', 'kd-sem', 'fkd', 'ds-gt')
 KINDS = (*KINDS, 'ofa', 'dskd')
 KINDS = (*KINDS, 'ifvd', 'cirkd', 'af-dcd', 'cwd')
+KINDS = (*KINDS, 'fgd', 'mgd', 'fbkd', 'reviewkd', 'defeat', 'frs')
 WITH_EXITS = ('kd-ds', 'kd-ds-pkd', 'kd-cross', 'kd-sem', 'ds-gt')
 WITH_EXITS = (*WITH_EXITS, 'ofa', 'dskd')
 DISTILLATIONS = [path for path in CONFIGS if path.name.split('_')[0] in KINDS]
