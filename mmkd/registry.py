@@ -145,12 +145,15 @@ def library_of(cfg: dict, what: str) -> str:
     Raises:
         ValueError: if none of them says.
     """
+    kind = cfg.get('type')
+    named, _ = Registry.split_scope_key(kind) if isinstance(kind, str) else (None, None)
+    if named in MMENGINE_MODELS.children:
+        return named
     # a base written `mmkd::...` marks what is taken from it with mmkd's own scope
     own = cfg.get('_scope_')
     scope = own if own not in (None, 'mmengine', 'mmkd') else _library_around()
     if scope:
         return scope
-    kind = cfg.get('type')
     owners = []
     for scope, registry in MMENGINE_MODELS.children.items():
         if scope != 'mmkd':

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mmkd.distillers.rehearsal import Rehearsal, forked_random_state
 from mmkd.distillers.runtime import Runtime
-from mmkd.distillers.teacher import build_teachers
+from mmkd.distillers.teachers import build_teachers
 from mmkd.families import find_family
 from mmkd.registry import build_in_scope
 from mmkd.terms.tap import Tap
@@ -77,9 +77,7 @@ def main(args: argparse.Namespace) -> None:
     student = build_in_scope(student_cfg, 'student')
     taps = addresses(student, args.depth, args.grep)
     with forked_random_state(0):
-        teachers = build_teachers(
-            cfg.model.get('teacher') if distils else None, student.data_preprocessor
-        )
+        teachers = build_teachers(cfg.model.get('teacher') if distils else None, student)
         for teacher in teachers.values():
             teacher.runtime = Runtime()  # what makes it cheaper leaves some addresses out
         listeners = [_Listener(None, taps, [])] + [

@@ -10,9 +10,9 @@ from mmkd.terms.tap import Capture
 from mmkd.terms.term import Term
 
 from .lesson import Heard, Lesson
-from .rehearsal import Rehearsal
+from .rehearsal import Rehearsal, student_taps
 from .shares import GradientShares
-from .teacher import Teacher
+from .teachers import OWN
 
 _HOOK = "default_hooks = dict(distill=dict(type='mmkd.DistillHook'))"
 
@@ -25,11 +25,13 @@ class Distillation(nn.Module):
         family: the student's family.
         teachers: teachers by name.
         rehearsal: the dry run.
+        student_loss_weight: factor of the student's own losses; 0: they are not computed.
     """
 
     def __init__(
-        self, parts: list[Term], family, teachers: dict[str | None, Teacher], rehearsal: Rehearsal
-    ) -> None:
+        self, parts: list[Term], family, teachers: dict, rehearsal: Rehearsal,
+        student_loss_weight: float = 1.0,
+    ) -> None:  # fmt: skip
         super().__init__()
         # Indices as names: parameter-wise settings match substrings, and a term called `backbone`
         # must not be taken for the backbone.
@@ -39,7 +41,9 @@ class Distillation(nn.Module):
         self.shares = GradientShares()
         self.iteration = 0
         self.started = False
+        self.student_loss_weight = student_loss_weight
         self._clone = rehearsal.changed
+        self._firings = rehearsal.firings
         for part in parts:
             if part.is_off:
                 part.requires_grad_(False)
@@ -62,7 +66,9 @@ class Distillation(nn.Module):
     @property
     def is_on(self) -> bool:
         """Whether the student's loss gets anything added; never in a copy, which has no teacher."""
-        return self.teachers is not None and any(not part.is_off for part in self.parts)
+        if self.teachers is None:
+            return False
+        return self.student_loss_weight != 1 or any(not part.is_off for part in self.parts)
 
     @contextmanager
     def listen(self, student: nn.Module):
@@ -70,8 +76,11 @@ class Distillation(nn.Module):
         if not self.started:
             raise ValueError(f'mmkd: the DistillHook is missing; add {_HOOK}')
         active = self.active()
-        taps = {tap for part in active for tap in part.student_taps}
-        capture = Capture(student, taps, 'student', clone=self._clone)
+        taps = {tap for part in active for tap in student_taps(part, self.teachers)}
+        stop = None
+        if not self.student_loss_weight and not any(part.uses_logits for part in active):
+            stop = sum(self._firings[tap] for tap in taps)
+        capture = Capture(student, taps, 'student', clone=self._clone, stop_after=stop)
         heads = {}
         with ExitStack() as stack:
             stack.enter_context(capture)
@@ -86,7 +95,7 @@ class Distillation(nn.Module):
         """What this iteration asks of each teacher: its taps, and whether its predictions."""
         needs = {}
         for part in self.active():
-            if part.uses_teacher:
+            if part.uses_teacher and not self.teachers[part.teacher].is_student:
                 taps, predictions = needs.get(part.teacher, (set(), False))
                 taps = taps | set(part.teacher_taps)
                 needs[part.teacher] = (taps, predictions or part.uses_predictions)
@@ -103,11 +112,28 @@ class Distillation(nn.Module):
             for name, needs in self.needs().items()
         }
 
+    def run_without_labels(self, student: nn.Module, inputs: Tensor, samples: list, heard) -> None:
+        """The student as a teacher is run: no losses, and only as deep as this step needs."""
+        predictions = self.family.forward(student, inputs, samples)
+        heard[0].predictions.outputs = predictions.outputs
+
+    def weigh(self, losses: dict) -> dict:
+        """The student's own losses by their factor; statistics beside them stay as they are."""
+        if self.student_loss_weight == 1:
+            return losses
+        return {
+            name: _scaled(value, self.student_loss_weight) if 'loss' in name else value
+            for name, value in losses.items()
+        }
+
     def teach(
         self, student: nn.Module, inputs: Tensor, samples: list, heard, said: dict
     ) -> dict[str, Tensor]:
         """What terms and exits add to the student's losses, by log name."""
         own, heads = heard
+        for name, teacher in self.teachers.items():
+            if teacher.is_student:
+                said = {**said, name: own.detached()}
         lesson = Lesson(
             student, self.family, inputs, samples, own, heads, self.teachers, said, self.shares
         )
@@ -124,7 +150,7 @@ class Distillation(nn.Module):
 
     def _apply(self, fn, recurse=True):
         for teacher in (self.teachers or {}).values():
-            teacher.model._apply(fn)
+            teacher.move(fn)
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict:
@@ -135,8 +161,12 @@ class Distillation(nn.Module):
         self.shares = GradientShares()
 
 
-def build_parts(terms: dict | None, exits: dict | None, teachers: dict) -> list[Term]:
+def build_parts(
+    terms: dict | None, exits: dict | None, teachers: dict, student: nn.Module
+) -> list[Term]:
     """Builds terms and exits from their configs.
+
+    Teachers made of the student are added to ``teachers`` where a term or exit names them.
 
     Raises:
         ValueError: on a name, type or argument that is wrong.
@@ -159,7 +189,9 @@ def build_parts(terms: dict | None, exits: dict | None, teachers: dict) -> list[
                 raise ValueError(f'{where}: the name is taken by a term; rename one of the two')
             part.name = name
             if part.uses_teacher and part.teacher not in teachers:
-                raise ValueError(_no_teacher(part, teachers))
+                if part.teacher not in OWN:
+                    raise ValueError(_no_teacher(part, teachers))
+                teachers[part.teacher] = OWN[part.teacher](student)
             if not part.uses_teacher:
                 part.teacher = None
             parts.append(part)
@@ -179,6 +211,32 @@ def prepare_parts(parts: list[Term], rehearsal: Rehearsal) -> None:
                 f'{part.where}: the student logs {clash[0]!r} itself; give it another name'
             )
         part.prepare(rehearsal)
+
+
+def check_without_labels(parts: list[Term]) -> None:
+    """Refuses what cannot train a student whose labels are not read.
+
+    Raises:
+        ValueError: if an exit wants them, or nothing teaches all the time.
+    """
+    for part in parts:
+        counted = getattr(getattr(part, 'criterion', None), 'avg_factor', None) == 'num_pos'
+        if counted or getattr(part, 'gt', 0) or getattr(part, 'own_head', None):
+            raise ValueError(
+                f'{part.where}: it needs the labels, which student_loss_weight=0 does not read; '
+                "write gt=0, a tap on a stage, no avg_factor='num_pos', or a small "
+                'student_loss_weight'
+            )
+    always = [p for p in parts if not p.is_off and not p.schedule.begin and p.schedule.end is None]
+    if not always:
+        raise ValueError(
+            'student_loss_weight=0: nothing would train the student all the time; add a term '
+            'whose schedule has neither begin nor end'
+        )
+
+
+def _scaled(value, factor: float):
+    return [x * factor for x in value] if isinstance(value, (list, tuple)) else value * factor
 
 
 def _no_teacher(part: Term, teachers: dict) -> str:

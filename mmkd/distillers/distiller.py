@@ -9,11 +9,15 @@ from torch import nn
 
 from mmkd.families import find_family
 from mmkd.registry import MODELS, build_in_scope, library_of
+from mmkd.terms.term import check_weight
 
 from .checkpoint import load_strict, read_checkpoint
-from .distillation import Distillation, build_parts, prepare_parts
+from .distillation import Distillation, build_parts, check_without_labels, prepare_parts
+from .mean_teacher import MeanTeacher
 from .rehearsal import Rehearsal, forked_random_state
-from .teacher import build_teachers
+from .self_teacher import SelfTeacher
+from .teacher import Teacher
+from .teachers import build_teachers
 
 _CHILD = 'distillation.'
 
@@ -21,11 +25,12 @@ _CHILD = 'distillation.'
 @MODELS.register_module()
 def Distiller(
     student: dict | None = None,
-    teacher: dict | None = None,
+    teacher: dict | str | None = None,
     terms: dict | None = None,
     exits: dict | None = None,
     student_checkpoint: str | None = None,
     inherit: list[str] | None = None,
+    student_loss_weight: float = 1.0,
     data_preprocessor: dict | None = None,
     **unknown,
 ) -> nn.Module:
@@ -33,11 +38,14 @@ def Distiller(
 
     Args:
         student: config of an mmdet detector or mmseg segmentor.
-        teacher: ``dict(config=, checkpoint=, overrides=None, classes=None)``, or several by name.
+        teacher: ``dict(config=, checkpoint=, overrides=None, classes=None)``, or several by name;
+            ``'self'`` or ``'ema'`` for the student itself or its average.
         terms: terms by name.
         exits: exits by name.
         student_checkpoint: weights to start from, loaded strictly.
         inherit: modules of the student that start as copies of the teacher's.
+        student_loss_weight: factor of the student's own losses, which are logged with it; at 0 they
+            are not computed, its labels not read, and it runs only as deep as terms and exits ask.
         data_preprocessor: the student's, where the config has it at the top.
         **unknown: refused.
 
@@ -57,6 +65,9 @@ def Distiller(
             f'mmkd.Distiller: student={student!r} must be the config of a model; write '
             'student=_base_.model'
         )
+    student_loss_weight = check_weight('mmkd.Distiller: student_loss_weight', student_loss_weight)
+    if isinstance(student_loss_weight, list):
+        raise ValueError(f'mmkd.Distiller: student_loss_weight={student_loss_weight} is a list')
     cfg = dict(student)
     if data_preprocessor is not None:
         cfg.setdefault('data_preprocessor', data_preprocessor)
@@ -64,8 +75,8 @@ def Distiller(
     model = build_in_scope(cfg, 'student')
     with forked_random_state(_shared_seed()):
         family = find_family(model)
-        teachers = build_teachers(teacher, model.data_preprocessor)
-        parts = build_parts(terms, exits, teachers)
+        teachers = build_teachers(teacher, model)
+        parts = build_parts(terms, exits, teachers, model)
         for part in parts:
             if part.uses_teacher:
                 part.meet(model, teachers[part.teacher])
@@ -73,9 +84,12 @@ def Distiller(
                 tap.find(model, f'{part.where}, student')
             for tap in part.teacher_taps if part.uses_teacher else ():
                 tap.find(teachers[part.teacher].model, f'{part.where}, teacher')
-        rehearsal = Rehearsal.run(model, cfg, family, teachers, parts)
+        labels = student_loss_weight > 0
+        rehearsal = Rehearsal.run(model, cfg, family, teachers, parts, labels)
         prepare_parts(parts, rehearsal)
-        distillation = Distillation(parts, family, teachers, rehearsal)
+        if not labels:
+            check_without_labels(parts)
+        distillation = Distillation(parts, family, teachers, rehearsal, student_loss_weight)
     extend(model, distillation)
     model.starting_point = StartingPoint(student_checkpoint, inherit, model, teachers)
     return model
@@ -107,7 +121,12 @@ class Distilled:
             return super().loss(inputs, data_samples, *args, **kwargs)
         said = distillation.ask_teachers(inputs, data_samples)
         with distillation.listen(self) as heard:
-            losses = super().loss(inputs, data_samples, *args, **kwargs)
+            losses = {}
+            if distillation.student_loss_weight:
+                losses = super().loss(inputs, data_samples, *args, **kwargs)
+            else:
+                distillation.run_without_labels(self, inputs, data_samples, heard)
+        losses = distillation.weigh(losses)
         losses.update(distillation.teach(self, inputs, data_samples, heard, said))
         return losses
 
@@ -125,6 +144,10 @@ class Distilled:
         if name not in teachers:
             known = [n for n in teachers if n is not None]
             raise ValueError(f'no teacher {name!r} to judge; there is {known or "none"}')
+        if isinstance(teachers[name], (SelfTeacher, MeanTeacher)):
+            raise ValueError(
+                f'teacher {teachers[name].title!r} is the student itself; test its checkpoint'
+            )
         teachers[name].start(student_classes)
         self.__dict__['predict'] = teachers[name].predict
 
@@ -183,9 +206,10 @@ class StartingPoint:
         self.checkpoint = None if checkpoint is None else read_checkpoint(checkpoint)
         self.inherit = [inherit] if isinstance(inherit, str) else list(inherit or ())
         self.applied = self.checkpoint is None and not self.inherit
-        if self.inherit and not teachers:
+        others = [t.model for t in teachers.values() if type(t) is Teacher]
+        if self.inherit and not others:
             raise ValueError(f'inherit={self.inherit}: there is no teacher to inherit from')
-        self._teacher = next(iter(teachers.values())).model if teachers else None
+        self._teacher = others[0] if others else None
         if self.checkpoint is not None:
             load_strict(model, self.checkpoint, 'student_checkpoint')
         for name in self.inherit:

@@ -14,7 +14,7 @@ from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from mmkd.families.family import Family
-from mmkd.terms.tap import Capture
+from mmkd.terms.tap import Capture, Tap
 from mmkd.terms.term import Term
 
 from .lesson import Heard
@@ -37,6 +37,7 @@ class Rehearsal:
         inputs: the images ``[2, 3, S, S]``.
         loss_names: the student's own log keys.
         changed: addresses whose tensors the student changes in place later.
+        firings: how often each of its taps fires.
     """
 
     model: nn.Module
@@ -48,25 +49,38 @@ class Rehearsal:
     inputs: Tensor
     loss_names: tuple[str, ...]
     changed: frozenset[str]
+    firings: dict[Tap, int]
 
     @classmethod
-    def run(cls, student: nn.Module, student_cfg: dict, family, teachers, parts) -> 'Rehearsal':
-        """Runs a copy of the student's real ``loss()`` in train mode, and each teacher."""
-        taps = {tap for part in parts for tap in part.student_taps}
+    def run(
+        cls, student: nn.Module, student_cfg: dict, family, teachers, parts, labels: bool = True
+    ) -> 'Rehearsal':
+        """Runs a copy of the student's real ``loss()`` in train mode, and each teacher.
+
+        Without labels the student runs as a teacher does, in train mode.
+        """
+        taps = {tap for part in parts for tap in student_taps(part, teachers)}
         model = revert_sync_batchnorm(copy.deepcopy(student)).train().to(get_device())
         _tame(model)
         inputs, samples = family.dummy_batch(model, get_device())
         capture = Capture(model, taps, 'student')
         with _private_message_hub(), capture, family.listen(model) as predictions:
-            losses = model.loss(inputs, samples)
-        heard = {}
+            losses = {}
+            if labels:
+                losses = model.loss(inputs, samples)
+            else:
+                predictions.outputs = family.forward(model, inputs, samples).outputs
+        own, heard = Heard(capture, predictions), {}
         for name, teacher in teachers.items():
+            if teacher.is_student:
+                heard[name] = own.detached()
+                continue
             listeners = [p for p in parts if p.uses_teacher and p.teacher == name]
             asked = {tap for part in listeners for tap in part.teacher_taps}
             heard[name] = teacher.rehearse(inputs, samples, asked)
         return cls(
-            model, student_cfg, family, Heard(capture, predictions), teachers, heard, inputs,
-            tuple(losses), capture.changed_in_place(),
+            model, student_cfg, family, own, teachers, heard, inputs, tuple(losses),
+            capture.changed_in_place(), {tap: len(capture.calls(tap)) for tap in taps},
         )  # fmt: skip
 
     @property
@@ -117,6 +131,13 @@ class Rehearsal:
             return make(self.model, teacher.model, losses)
         except ValueError as error:
             raise ValueError(f'{part.where}: {error}') from error
+
+
+def student_taps(part: Term, teachers: dict) -> list[Tap]:
+    """What a part listens to in the student, which may be its teacher as well."""
+    teacher = teachers.get(part.teacher) if part.uses_teacher else None
+    own = part.teacher_taps if teacher is not None and teacher.is_student else []
+    return [*part.student_taps, *own]
 
 
 @torch.no_grad()

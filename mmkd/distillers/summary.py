@@ -9,6 +9,9 @@ def summarise(model: nn.Module) -> str:
     own = sum(p.numel() for n, p in model.named_parameters() if not n.startswith('distillation.'))
     lines = ['Distillation', f'  student  {type(model).__mro__[2].__name__}, {_millions(own)}']
     for teacher in (distillation.teachers or {}).values():
+        if teacher.is_student:
+            lines.append(f'  teacher  {teacher.title}: what the student says itself, detached')
+            continue
         size = sum(p.numel() for p in teacher.model.parameters())
         line = f'  teacher  {teacher.title}: {type(teacher.model).__name__}, {_millions(size)}'
         if teacher.match is not None:

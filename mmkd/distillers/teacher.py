@@ -32,10 +32,13 @@ class Teacher:
         name: its name where several are given, else ``None``.
         model: the teacher.
         classes: its class names, ``'same'`` for the student's, or ``None`` if they are nowhere.
-        preprocessor: the student's data preprocessor, whose images are shared.
+        preprocessor: the student's data preprocessor, whose images are shared; ``None``: they are
+            the teacher's own already.
         origin: what the user called it.
         runtime: how it is run.
     """
+
+    is_student = False
 
     def __init__(
         self, name, model: nn.Module, classes, preprocessor, origin: str, runtime: Runtime
@@ -50,7 +53,9 @@ class Teacher:
         self.match: ClassMatch | None = None
         self.firings: dict[Tap, int] = {}
         self._changed: frozenset[str] = frozenset()  # taps whose tensors it changes in place
-        self._convert = InputConverter(preprocessor, model.data_preprocessor, self.title)
+        self._convert = None
+        if preprocessor is not None:
+            self._convert = InputConverter(preprocessor, model.data_preprocessor, self.title)
 
     @property
     def title(self) -> str:
@@ -61,19 +66,16 @@ class Teacher:
     def build(cls, name: str | None, cfg: dict, preprocessor) -> 'Teacher':
         """Builds a teacher from ``dict(config=, checkpoint=, overrides=None, classes=None)``.
 
-        Further keys are those of :class:`mmkd.distillers.runtime.Runtime`.
+        Further keys are those of :class:`mmkd.distillers.runtime.Runtime`. A model that has an
+        attribute ``weights_from`` has brought its weights along and takes no ``checkpoint``.
 
         Raises:
             ValueError: one line for whatever is wrong with its config, file or weights.
         """
         cfg = dict(cfg)
         what = f'teacher {name!r}' if name else 'teacher'
-        for key in ('config', 'checkpoint'):
-            if key not in cfg:
-                raise ValueError(
-                    f'{what}: {key}= is missing; write teacher=dict(config=..., checkpoint=...) '
-                    '(checkpoint=None for random weights)'
-                )
+        if 'config' not in cfg:
+            raise ValueError(_missing(what, 'config'))
         if unknown := sorted(set(cfg) - set(_KEYS)):
             raise ValueError(f'{what}: unknown key {unknown[0]!r}; it has {", ".join(_KEYS)}')
         try:
@@ -81,11 +83,18 @@ class Teacher:
         except ValueError as error:
             raise ValueError(f'{what}: {error}') from error
         source = resolve_model(cfg['config'], cfg.get('overrides'))
-        what = f'{what} ({source.name})'
-        model = build_in_scope(source.model, what)
+        model = build_in_scope(source.model, f'{what} ({source.name})')
+        origin = getattr(model, 'weights_from', source.name)
+        brings_weights = hasattr(model, 'weights_from')
+        if not brings_weights and 'checkpoint' not in cfg:
+            raise ValueError(_missing(what, 'checkpoint'))
+        what = f'{what} ({origin})'
         classes = cfg.get('classes')
-        path = cfg['checkpoint']
-        if path is None:
+        path = cfg.get('checkpoint')
+        if brings_weights:
+            if path is not None:
+                raise ValueError(f'{what}: its weights come with it; drop checkpoint={path!r}')
+        elif path is None:
             print_log(f'{what} has random weights: checkpoint=None', 'current', level=30)
             if hasattr(model, 'init_weights'):
                 model.init_weights()
@@ -100,7 +109,7 @@ class Teacher:
             checkpoint = read_checkpoint(path)
             load_strict(model, checkpoint, what)
             classes = classes or checkpoint_classes(checkpoint.meta)
-        return cls(name, model, classes or source.classes, preprocessor, source.name, runtime)
+        return cls(name, model, classes or source.classes, preprocessor, origin, runtime)
 
     def start(self, student_classes) -> None:
         """Matches classes by name.
@@ -131,7 +140,10 @@ class Teacher:
         capture = Capture(
             self.model, taps, f'teacher {self.title!r}', clone=self._changed, stop_after=stop
         )
-        return self._forward(capture, self._convert(inputs, data_samples), data_samples)
+        return self._forward(capture, self._own(inputs, data_samples), data_samples)
+
+    def _own(self, inputs: Tensor, data_samples: list) -> Tensor:
+        return inputs if self._convert is None else self._convert(inputs, data_samples)
 
     def _forward(self, capture: Capture, inputs: Tensor, data_samples: list) -> Heard:
         result = Predictions()
@@ -193,10 +205,14 @@ class Teacher:
                 f'({type(cause).__name__}: {reason(cause)}); drop it, or give other arguments'
             ) from error
 
+    def move(self, fn) -> None:
+        """Follows the student to another device or type."""
+        self.model._apply(fn)
+
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: list, **kwargs) -> list:
         """Predicts in the student's classes from the student's inputs, to be judged."""
-        images = self.runtime.inputs(self._convert(inputs, data_samples))
+        images = self.runtime.inputs(self._own(inputs, data_samples))
         with self.runtime.context(images.device):
             samples = self.model.predict(images, data_samples, **kwargs)
         return self.family.rename_classes(samples, self.match)
@@ -209,18 +225,8 @@ def _said(heard: Heard, taps) -> list[Tensor]:
     return [x for x in flatten(values) if isinstance(x, Tensor)]
 
 
-def build_teachers(cfg: dict | None, preprocessor) -> dict[str | None, Teacher]:
-    """The only teacher under ``None``, or several by name.
-
-    Raises:
-        ValueError: see :meth:`Teacher.build`.
-    """
-    if cfg is None:
-        return {}
-    if not isinstance(cfg, dict):
-        raise ValueError(f'teacher={cfg!r} must be dict(config=..., checkpoint=...)')
-    cfg = {k: v for k, v in cfg.items() if k != '_scope_'}
-    several = cfg and all(isinstance(v, dict) and 'config' in v for v in cfg.values())
-    if not several:
-        return {None: Teacher.build(None, cfg, preprocessor)}
-    return {name: Teacher.build(name, value, preprocessor) for name, value in cfg.items()}
+def _missing(what: str, key: str) -> str:
+    return (
+        f'{what}: {key}= is missing; write teacher=dict(config=..., checkpoint=...) '
+        '(checkpoint=None for random weights)'
+    )

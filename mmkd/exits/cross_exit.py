@@ -60,6 +60,11 @@ class CrossExit(Exit):
 
     def meet(self, student, teacher) -> None:
         check_dense_teacher(self, student, teacher)
+        if teacher.is_student:
+            raise ValueError(
+                f"{self.where}: CrossExit runs through a frozen head, and the student's own is "
+                "trained; use teacher='ema', or DenseExit"
+            )
         try:
             addresses, self._width = teacher.family.towers(teacher.model, self.start)
         except ValueError as error:

@@ -59,12 +59,16 @@ class Exit(Term):
         self._kd_losses = kd_losses or {}
         self.criterion = nn.Module()
 
+    def meet(self, student, teacher) -> None:
+        if self.feature is not None:
+            self.feature.name = self.name
+            self.feature.kind = self.kind
+            self.feature.meet(student, teacher)
+
     def prepare(self, rehearsal) -> None:
         if self.kd:
             self.criterion = rehearsal.criterion(self, self._kd_losses)
         if self.feature is not None:
-            self.feature.name = self.name
-            self.feature.kind = self.kind
             self.feature.prepare(rehearsal)
 
     def strides(self, stages: list[Tensor], side: int) -> list[int]:

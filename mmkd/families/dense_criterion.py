@@ -145,8 +145,8 @@ def dense_targets(head: nn.Module, outputs: dict, match, lesson) -> DenseTargets
     """Reads a teacher's raw outputs once for every term and exit that listens to it.
 
     Args:
-        head: the teacher's head.
-        outputs: its raw outputs by kind, in eval mode.
+        head: the teacher's head; in training mode where the student is its own teacher.
+        outputs: its raw outputs by kind.
         match: which classes both know.
         lesson: the training step.
     """
@@ -166,7 +166,7 @@ def dense_targets(head: nn.Module, outputs: dict, match, lesson) -> DenseTargets
         cls=cls,
         score=cls.amax(1).sigmoid() * valid,
         valid=valid,
-        boxes=decode(head, outputs['box'], training=False),
+        boxes=decode(head, outputs['box'], head.training),
         bins=_flatten(outputs['box'], head.reg_max + 1) if is_gfl else None,
         centerness=_flatten(outputs['centerness'], 1)[:, 0] if 'centerness' in outputs else None,
         rows=tuple(rows),

@@ -165,7 +165,21 @@ class Segmentor(Family):
         return resize(scores.amax(1, keepdim=True), size=size, mode='bilinear', align_corners=False)
 
     def valid_cells(self, model, size, inputs, data_samples):
+        if not all('gt_sem_seg' in sample for sample in data_samples):
+            return self._inside(size, inputs, data_samples)
         return ~self._ignored(model, self._nearest_labels(size, data_samples))
+
+    def _inside(self, size, inputs: Tensor, data_samples: list) -> Tensor:
+        """Cells that begin inside their image: all that is known where there are no labels."""
+        starts = [
+            torch.arange(cells, device=inputs.device) * (pixels / cells)
+            for cells, pixels in zip(size, inputs.shape[-2:])
+        ]
+        masks = []
+        for sample in data_samples:
+            rows, columns = (x < end for x, end in zip(starts, sample.img_shape))
+            masks.append(rows[:, None] & columns[None])
+        return torch.stack(masks)[:, None]
 
     def _nearest_labels(self, size, data_samples: list) -> Tensor:
         labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples])

@@ -13,6 +13,7 @@ from mmengine.runner.loops import BaseLoop, EpochBasedTrainLoop
 from mmkd.distillers.summary import summarise
 from mmkd.registry import HOOKS
 
+from .average import adopt_average, check_average
 from .limits import check_options
 from .random_state import random_state, restore_random_state
 
@@ -40,8 +41,8 @@ class DistillHook(Hook):
         """Matches classes; in testing there is nothing to start.
 
         Raises:
-            ValueError: if the model is no distillation, its classes cannot be matched, or an
-                option of mmengine's does not go with it.
+            ValueError: if the model is no distillation, its classes cannot be matched, an option
+                of mmengine's does not go with it, or a teacher's average is kept by nobody.
         """
         model = _unwrap(runner.model)
         if not hasattr(model, 'distillation'):
@@ -52,11 +53,12 @@ class DistillHook(Hook):
         loop = runner._train_loop  # the property would build the training set in testing
         if isinstance(loop, BaseLoop):
             check_options(runner.cfg or {}, runner.model, model)
+            check_average(runner, model)
             model.distillation.start(_classes(loop.dataloader.dataset))
             self._write_student_config(runner)
 
     def before_train(self, runner) -> None:
-        """Prints the summary.
+        """Hands the average to a teacher ``'ema'`` and prints the summary.
 
         Raises:
             ValueError: if ``student_checkpoint`` or ``inherit`` never came to act.
@@ -68,6 +70,7 @@ class DistillHook(Hook):
                 'student_checkpoint / inherit: the runner did not initialise the weights, so the '
                 'student would start elsewhere; call model.init_weights() before training'
             )
+        adopt_average(runner, model)
         if runner.cfg and runner.cfg.get('compile'):
             model.distillation.shares.stay_uncompiled()
         runner.logger.info(summarise(model))

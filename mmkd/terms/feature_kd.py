@@ -50,6 +50,13 @@ class FeatureKD(Term):
         self.adapters = torch.nn.ModuleList()
         self.losses = torch.nn.ModuleList()
 
+    def meet(self, student, teacher) -> None:
+        if teacher.is_student and self.teacher_taps == self.student_taps:
+            raise ValueError(
+                f"{self.where}: the student's {_list(self.student_taps)} would be its own target, "
+                "which teaches nothing; give another teacher_tap, or teacher='ema'"
+            )
+
     def prepare(self, rehearsal) -> None:
         ours = rehearsal.student_tensors(self)
         theirs = rehearsal.teacher_tensors(self)

@@ -35,6 +35,13 @@ class LogitKD(Term):
         self._losses = losses
         self.criterion = nn.Module()
 
+    def meet(self, student, teacher) -> None:
+        if teacher.is_student:
+            raise ValueError(
+                f"{self.where}: the student's final predictions would be their own target, which "
+                "teaches nothing; use teacher='ema', or an exit"
+            )
+
     def prepare(self, rehearsal) -> None:
         self.criterion = rehearsal.criterion(self, self._losses)
         maps = [x for kind in rehearsal.student.predictions.outputs.values() for x in kind]

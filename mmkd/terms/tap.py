@@ -1,6 +1,7 @@
 """Taps: the address of a tensor inside a model, and how its value is caught."""
 
 import contextlib
+import copy
 import difflib
 import re
 from dataclasses import dataclass, field
@@ -180,6 +181,12 @@ class Capture:
     def read(self, tap: Tap, where: str | None = None) -> list[Tensor]:
         """The tensors at an address, in order."""
         return tap.pick(self._calls[tap], self._modules[tap], where or self.where)
+
+    def detached(self) -> 'Capture':
+        """The same tensors, cut from the graph."""
+        twin = copy.copy(self)
+        twin._calls = {tap: _map(Tensor.detach, calls) for tap, calls in self._calls.items()}
+        return twin
 
     def calls(self, tap: Tap) -> list:
         """What a tapped module gave, call by call."""
