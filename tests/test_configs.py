@@ -28,6 +28,7 @@ CONFIGS = sorted(
     if '_base_' not in path.relative_to(ROOT).parts
 )
 KINDS = ('kd', 'kd-ds', 'kd-ds-pkd', 'kd-cross', 'kd-sem', 'fkd', 'ds-gt')
+KINDS = (*KINDS, 'dkd', 'nkd', 'dist', 'skd-pa', 'at')
 KINDS = (*KINDS, 'ofa', 'dskd')
 KINDS = (*KINDS, 'ifvd', 'cirkd', 'af-dcd', 'cwd')
 KINDS = (*KINDS, 'fgd', 'mgd', 'fbkd', 'reviewkd', 'defeat', 'frs')
