@@ -58,7 +58,7 @@ class Network(nn.Module):
             logits = self.model.encode_decode(images, [dict(img_shape=size, ori_shape=size)])
             return dict(logits=logits)
         outputs = self._family.forward(self.model, images, []).outputs
-        if not outputs:
+        if not outputs or hasattr(self.model, 'roi_head'):  # its second stage needs proposals
             raise ValueError(
                 f'{self._family.kind} cannot be exported: it is no segmentor and no dense detector '
                 'whose head mmkd knows'

@@ -220,12 +220,14 @@ def check_without_labels(parts: list[Term]) -> None:
         ValueError: if an exit wants them, or nothing teaches all the time.
     """
     for part in parts:
-        counted = getattr(getattr(part, 'criterion', None), 'avg_factor', None) == 'num_pos'
+        criterion = getattr(part, 'criterion', None)
+        counted = getattr(criterion, 'avg_factor', None) == 'num_pos'
+        counted |= getattr(criterion, 'needs_labels', False)
         if counted or getattr(part, 'gt', 0) or getattr(part, 'own_head', None):
             raise ValueError(
                 f'{part.where}: it needs the labels, which student_loss_weight=0 does not read; '
-                "write gt=0, a tap on a stage, no avg_factor='num_pos', or a small "
-                'student_loss_weight'
+                "write gt=0, a tap on a stage, no avg_factor='num_pos', no losses on sampled RoIs, "
+                'or a small student_loss_weight'
             )
     always = [p for p in parts if not p.is_off and not p.schedule.begin and p.schedule.end is None]
     if not always:

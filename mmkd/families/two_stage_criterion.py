@@ -67,6 +67,7 @@ class TwoStageCriterion(nn.Module):
                     f'LogitKD: {name}: {type(loss).__name__} asks for label, which only loss_cls '
                     'comes with; take another loss'
                 )
+        self.needs_labels = any(name not in _RPN for name in self.parts)  # to sample RoIs by
         if any(name in self.parts for name in _RPN):
             _check_anchors(student.rpn_head, teacher.rpn_head)
         weights = [1.0]

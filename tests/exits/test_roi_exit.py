@@ -151,6 +151,20 @@ def test_labels_alone_need_no_teacher():
     assert set(early(model.loss(*det_batch(model)))) == {'gt_loss_cls', 'gt_loss_bbox'}
 
 
+def test_a_student_that_is_its_own_teacher():
+    model = with_exit(teacher='self', tap='neck', gt=0.0, kd=1.0)
+    lively(model.roi_head.bbox_head, 5)
+    (part,) = model.distillation.parts
+    part.branch = copy.deepcopy(model.roi_head.bbox_head)
+    losses = early(model.loss(*det_batch(model)))
+    assert set(losses) == {'kd_loss_cls', 'kd_loss_bbox'}
+    assert losses['kd_loss_cls'] == 0 and losses['kd_loss_bbox'].abs() < 1e-5
+    torch.nn.init.zeros_(part.branch.fc_cls.weight)
+    model.loss(*det_batch(model))['e.kd_loss_cls'].backward()
+    assert model.roi_head.bbox_head.fc_cls.weight.grad is None
+    assert part.branch.fc_cls.weight.grad.abs().sum() > 0
+
+
 def test_images_without_objects():
     model = with_exit()
     losses = model.loss(*det_batch(model, boxes=[[], []]))

@@ -514,6 +514,19 @@ def test_a_checkpoint_is_the_student_and_predicts_as_stock(kind, tmp_path):
     assert torch.equal(ours.scores, theirs.scores)
 
 
+def test_without_labels_only_the_first_stage_is_taught():
+    keys = dict(teacher=random_teacher(two_stage()), classes=NAMES, student_loss_weight=0)
+    for term in (KD['kd'], dict(ONLY_ROIS, loss_bbox=None)):
+        with pytest.raises(ValueError, match=r"term 'kd': it needs the labels.* sampled RoIs"):
+            distil(two_stage(), terms=dict(kd=term), **keys)
+    term = dict(type='LogitKD', loss_cls=None, loss_bbox=None)
+    model = distil(two_stage(), terms=dict(kd=term), **keys)
+    losses = model.loss(*det_batch(model))
+    assert set(losses) == {'kd.loss_rpn_cls', 'kd.loss_rpn_bbox'}
+    total(losses).backward()
+    assert model.rpn_head.rpn_conv.weight.grad.abs().sum() > 0
+
+
 def test_which_detectors_are_known():
     assert all(type(find_family(plain(two_stage(**x)))) is TwoStage for x in MODELS.values())
     cfg = two_stage()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from toys import lively, save
+from toys import lively, plain, save, two_stage
 
 from mmkd.testing import toy_distiller, toy_model
 
@@ -99,6 +99,12 @@ def test_what_it_cannot_export(export, tmp_path, capsys):
     files, _ = written('det', tmp_path, toy_model('det'))
     assert export(*files, tmp_path / 'x.pth', '--shape', 64, 64) == 1
     assert 'OUT must end in .onnx' in capsys.readouterr().err
+
+
+def test_half_a_detector_is_not_written(load_tool):
+    network = load_tool('export_onnx').Network(plain(two_stage()))
+    with pytest.raises(ValueError, match='FasterRCNN cannot be exported'):
+        network(noise(64, 64))
 
 
 @pytest.mark.skipif(not ABSENT, reason="the extra 'onnx' is installed")
