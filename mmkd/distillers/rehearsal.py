@@ -112,8 +112,8 @@ class Rehearsal:
         capture = self.heard[part.teacher].capture
         return [x for tap in part.teacher_taps for x in capture.read(tap, where)]
 
-    def criterion(self, part: Term, losses: dict) -> nn.Module:
-        """The family's vanilla KD for this pair.
+    def criterion(self, part: Term, losses: dict, make=None) -> nn.Module:
+        """The family's vanilla KD for this pair, or what ``make(student, teacher, losses)`` gives.
 
         Raises:
             ValueError: if their final predictions cannot be compared.
@@ -126,7 +126,8 @@ class Rehearsal:
         )
         if reason:
             raise ValueError(f'{part.where}: {reason}; or distil features (FeatureKD)')
-        make = self.family.exit_criterion if part.kind == 'exit' else self.family.criterion
+        if make is None:
+            make = self.family.exit_criterion if part.kind == 'exit' else self.family.criterion
         try:
             return make(self.model, teacher.model, losses)
         except ValueError as error:

@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 
 from mmkd.registry import MODELS
-from mmkd.terms.tap import Tap
-from mmkd.terms.term import full_precision, shape_of
+from mmkd.terms.cross import cross_losses, enter_tower, tower_taps
+from mmkd.terms.term import shape_of
 
 from .dense_teacher import check_dense_teacher
 from .exit import Exit
@@ -65,11 +65,7 @@ class CrossExit(Exit):
                 f"{self.where}: CrossExit runs through a frozen head, and the student's own is "
                 "trained; use teacher='ema', or DenseExit"
             )
-        try:
-            addresses, self._width = teacher.family.towers(teacher.model, self.start)
-        except ValueError as error:
-            raise ValueError(f'{self.where}: {error}') from error
-        self.teacher_taps = [Tap.parse(address) for address in addresses]
+        self.teacher_taps, self._width = tower_taps(self, teacher.family, teacher.model, self.start)
 
     def prepare(self, rehearsal) -> None:
         teacher = rehearsal.teachers[self.teacher]
@@ -87,7 +83,7 @@ class CrossExit(Exit):
             self.strides(stages, rehearsal.side), teacher.family.strides(teacher.model)
         )
         for stage in stages:
-            self.levels.append(self.adapt(stage.shape[1], self._width, _project))
+            self.levels.append(self.adapt(stage.shape[1], self._width, enter_tower))
             self.shapes.append(f'{shape_of(stage)} -> {self._width} channels')
 
     def _find_levels(self, strides: list[int], wanted: list[int]) -> tuple[int, ...]:
@@ -101,18 +97,5 @@ class CrossExit(Exit):
     def forward(self, lesson) -> dict[str, Tensor]:
         stages = lesson.tap(self.name, self.student_taps)
         features = [level(x) for level, x in zip(self.levels, stages, strict=True)]
-        capture = lesson.teacher(self.teacher).capture
-        theirs = [capture.read(tap) for tap in self.teacher_taps]
-        model, family = lesson.frozen(self.teacher)
-        outputs = family.cross_outputs(model, features, self.head_levels, self.start, theirs)
-        with full_precision(lesson.inputs):
-            losses = self.criterion(
-                outputs, lesson.targets(self.teacher), lesson.match(self.teacher), lesson,
-                teacher_head=model.bbox_head, levels=self.head_levels,
-            )  # fmt: skip
+        losses = cross_losses(self, (features, features), self.head_levels, lesson)
         return {f'kd_{name}': value * self.weight for name, value in losses.items()}
-
-
-def _project(in_channels: int, width: int) -> nn.Module:
-    # the alignment that follows takes each channel's mean away, and a bias with it
-    return nn.Conv2d(in_channels, width, 1, bias=False)

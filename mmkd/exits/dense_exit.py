@@ -42,7 +42,8 @@ class DenseExit(Exit):
         family = rehearsal.family
         if not hasattr(family, 'light_head'):
             raise ValueError(
-                f'{self.where}: DenseExit needs RetinaNet, FCOS, ATSS or GFL, not {family.kind}'
+                f'{self.where}: DenseExit needs a RetinaNet, FCOS, ATSS, GFL, PAA, VFNet, TOOD, '
+                f'RepPoints, RTMDet or YOLOX, not {family.kind}'
             )
         stages = rehearsal.student_tensors(self)
         wanted = family.strides(rehearsal.model)
@@ -50,7 +51,7 @@ class DenseExit(Exit):
         width = self.channels
         if width is None:
             width = min(_WIDTH, rehearsal.model.bbox_head.feat_channels)
-        cfg = family.light_head(rehearsal.student_cfg, width, self.stacked_convs)
+        cfg = family.light_head(rehearsal.model, rehearsal.student_cfg, width, self.stacked_convs)
         self.branch = build_in_scope(
             dict(cfg, _scope_=rehearsal.student_cfg['_scope_']), f'{self.where}: head'
         )

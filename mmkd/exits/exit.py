@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from mmkd.losses.functional import losses_at_once
-from mmkd.registry import build
+from mmkd.terms.cross import join_channels
 from mmkd.terms.feature_kd import FeatureKD
 from mmkd.terms.term import Term, check_weight, full_precision, parse_taps
 
@@ -93,17 +93,7 @@ class Exit(Term):
         Raises:
             ValueError: if channels differ and the user wants none.
         """
-        if self.adapter not in ('auto', None):
-            channels = dict(in_channels=in_channels, out_channels=width)
-            return build(self.adapter, f'{self.where}: adapter', **channels)
-        if in_channels == width:
-            return nn.Identity()
-        if self.adapter is None:
-            raise ValueError(
-                f'{self.where}: a stage has {in_channels} channels, the head {width}, and '
-                "adapter=None; use adapter='auto'"
-            )
-        return join(in_channels, width)
+        return join_channels(self, self.adapter, in_channels, width, join)
 
     def ground_truth(self, outputs: dict, lesson, head: nn.Module) -> dict[str, Tensor]:
         """Losses against the labels by the main head's own rules, lists summed."""

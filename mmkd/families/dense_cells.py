@@ -9,13 +9,15 @@ from torch import Tensor, nn
 
 from mmkd.losses.functional import reduce_mean
 
+from .dense_heads import score_logits
+
 
 @dataclass
 class CellTargets:
     """What a teacher says of the cells of some maps.
 
     Attributes:
-        cls: by map, logits of the shared classes, the highest over a cell's priors
+        cls: by map, logits of the shared classes' final scores, the highest over a cell's priors
             ``[B, K, H, W]``.
         valid: by map, 1 at cells that may teach ``[B, 1, H, W]``.
         count: N, ``max(1, mean over ranks of the sum of the highest score over valid cells)``, over
@@ -29,7 +31,7 @@ class CellTargets:
 
 @torch.no_grad()
 def cell_targets(head: nn.Module, outputs: dict, match, maps, lesson) -> CellTargets:
-    """Reads a teacher's class logits at the cells of a student's maps.
+    """Reads a teacher's scores at the cells of a student's maps, as logits.
 
     A map without a level of its stride takes the nearest: the highest logits in each cell of a
     finer level, the nearest cell of a coarser one.
@@ -43,7 +45,7 @@ def cell_targets(head: nn.Module, outputs: dict, match, maps, lesson) -> CellTar
     """
     cls, valid = [], []
     for stride, size in maps:
-        raw = outputs['cls'][_nearest_level(head, stride)].float()
+        raw = score_logits(head, outputs)[_nearest_level(head, stride)].float()
         # anchors come before classes; the order of logits is that of their scores
         logits = raw.unflatten(1, (-1, head.cls_out_channels)).amax(1)
         logits = match.teacher(logits, dim=1)
@@ -67,7 +69,7 @@ def cell_scores(head: nn.Module, outputs: dict, size: tuple[int, int], lesson) -
         lesson: the training step.
     """
     level = _nearest_level(head, lesson.inputs.shape[-2] / size[0])
-    scores = outputs['cls'][level].float().amax(1, keepdim=True).sigmoid()
+    scores = score_logits(head, outputs)[level].float().amax(1, keepdim=True).sigmoid()
     return _to_size(scores, size)
 
 

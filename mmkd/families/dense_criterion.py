@@ -4,12 +4,17 @@ import math
 from dataclasses import dataclass
 
 import torch
-from mmdet.models.dense_heads import FCOSHead, GFLHead
-from mmdet.structures.bbox import get_box_tensor
+from mmdet.models.dense_heads import GFLHead
 from torch import Tensor, nn
 
 from mmkd.losses.build import build_losses
 from mmkd.losses.functional import reduce_mean
+
+from .dense_assignment import num_positives
+from .dense_heads import KINDS, class_logits, decode, flatten, score_logits, stock_type
+
+# What some heads say of each prior beside its class and box, and the loss on it.
+_BESIDES = dict(loss_centerness='centerness', loss_iou='iou', loss_obj='objectness')
 
 
 @dataclass
@@ -18,20 +23,22 @@ class DenseTargets:
 
     Attributes:
         cls: class logits of the shared classes ``[M, K]``.
-        score: highest class score, 0 at priors that teach nothing ``[M]``.
+        score: highest final score, 0 at priors that teach nothing ``[M]``.
         valid: 1 at priors that may teach ``[M]``.
+        there: 1, or what YOLOX's objectness says, without which its classes mean nothing ``[M]``.
         boxes: decoded boxes in pixels ``[M, 4]``.
         bins: GFL's bin logits ``[M * 4, n + 1]``, or ``None``.
-        centerness: logits ``[M]``, or ``None``.
+        besides: logits of centerness, IoU or objectness by kind ``[M]``.
         rows: how many priors each level has in the batch.
     """
 
     cls: Tensor
     score: Tensor
     valid: Tensor
+    there: Tensor
     boxes: Tensor
     bins: Tensor | None
-    centerness: Tensor | None
+    besides: dict[str, Tensor]
     rows: tuple[int, ...]
 
     def at(self, levels: tuple[int, ...]) -> 'DenseTargets':
@@ -47,9 +54,10 @@ class DenseTargets:
             cls=pick(self.cls),
             score=pick(self.score),
             valid=pick(self.valid),
+            there=pick(self.there),
             boxes=pick(self.boxes),
             bins=pick(self.bins, 4),
-            centerness=pick(self.centerness),
+            besides={kind: pick(x) for kind, x in self.besides.items()},
             rows=tuple(self.rows[level] for level in levels),
         )
 
@@ -57,33 +65,51 @@ class DenseTargets:
 class DenseCriterion(nn.Module):
     """Class KD by the quality-focal loss (CrossKD, 2024) and boxes by GIoU to the teacher's boxes.
 
-    Boxes, GFL's bins and FCOS/ATSS's centerness are weighted by the teacher's highest class score.
-    Everything is divided by one N over all levels: ``max(1, mean over ranks of the sum of that
-    score over valid priors)``, or by the number of positives.
+    Boxes, GFL's bins, the centerness of FCOS and ATSS and PAA's IoU are weighted by the teacher's
+    highest score. YOLOX's classes and objectness are compared apart, both by the KL of their
+    sigmoids, the classes weighted by the teacher's objectness (as Mehta and Ozturk, 2018, scale
+    theirs): where nothing is, its classes have never been taught. Everything is divided by one N
+    over all levels: ``max(1, mean over ranks of the sum of that score over valid priors)``, or by
+    the number of positives.
 
     Args:
         student_head: the student's head, read for its priors and coder.
         teacher_head: the teacher's.
-        losses: overrides by name (``loss_cls``, ``loss_bbox``, ``loss_dfl``, ``loss_centerness``;
-            ``loss_weight`` inside is a ratio) and ``avg_factor='teacher_score' | 'num_pos'``.
+        losses: overrides by name (``loss_cls``, ``loss_bbox``, ``loss_dfl``, ``loss_centerness``,
+            ``loss_iou``, ``loss_obj``; ``loss_weight`` inside is a ratio) and
+            ``avg_factor='teacher_score' | 'num_pos'``.
     """
+
+    divisors = ('teacher_score', 'num_pos')
 
     def __init__(self, student_head, teacher_head, losses: dict) -> None:
         super().__init__()
         losses = dict(losses)
-        self.avg_factor = losses.pop('avg_factor', 'teacher_score')
-        if self.avg_factor not in ('teacher_score', 'num_pos'):
+        self.avg_factor = losses.pop('avg_factor', self.divisors[0])
+        if self.avg_factor not in self.divisors:
             raise ValueError(
-                f"LogitKD: avg_factor={self.avg_factor!r} must be 'teacher_score' or 'num_pos'"
+                f'LogitKD: avg_factor={self.avg_factor!r} must be '
+                f'{" or ".join(repr(x) for x in self.divisors)}'
             )
-        defaults = dict(
+        both = losses_besides(student_head) & losses_besides(teacher_head)
+        defaults = self.defaults(stock_type(teacher_head), both)
+        self.parts, self.loss_weights = build_losses(losses, defaults)
+
+    def defaults(self, head: type, besides: set[str]) -> dict[str, dict | None]:
+        """Loss configs by name.
+
+        Args:
+            head: the type of the teacher's head.
+            besides: names of the losses on what both heads say beside class and box.
+        """
+        losses = dict(
             loss_cls=dict(type='KDQualityFocalLoss'), loss_bbox=dict(type='BoxKDLoss', iou='giou')
         )
-        if isinstance(student_head, GFLHead):
-            defaults['loss_dfl'] = dict(type='LDLoss', tau=1.0)
-        if has_centerness(student_head) and has_centerness(teacher_head):
-            defaults['loss_centerness'] = dict(type='BinaryKLDivergence')
-        self.parts, self.loss_weights = build_losses(losses, defaults)
+        if head is GFLHead:
+            losses['loss_dfl'] = dict(type='LDLoss', tau=1.0)
+        if 'loss_obj' in besides:
+            losses['loss_cls'] = dict(type='BinaryKLDivergence')
+        return {**losses, **{name: dict(type='BinaryKLDivergence') for name in sorted(besides)}}
 
     def forward(
         self, student: dict, teacher: DenseTargets, match, lesson, teacher_head=None, levels=None
@@ -103,41 +129,52 @@ class DenseCriterion(nn.Module):
             head, shared = lesson.student_model.bbox_head, match.student
         else:
             head, shared = teacher_head, match.teacher
-        count = self._normaliser(teacher, lesson)
+        counts = {
+            rule: reduce_mean(self.count(rule, teacher, lesson)).clamp(min=1.0)
+            for rule in dict.fromkeys(map(self.rule, self.parts))
+        }
         if levels is not None:
             teacher = teacher.at(levels)
         values = {}
         for name, loss in self.parts.items():
+            weight, count = self.weight(name, teacher, lesson), counts[self.rule(name)]
             if name == 'loss_cls':
-                logits = shared(_flatten(student['cls'], head.cls_out_channels), dim=1)
-                value = loss(logits, teacher.cls, weight=teacher.valid, avg_factor=count)
+                ours = shared(flatten(class_logits(head, student), head.cls_out_channels), dim=1)
+                theirs = teacher.cls
             elif name == 'loss_bbox':
-                boxes = decode(head, student['box'], teacher_head is None, levels)
-                value = loss(boxes, teacher.boxes, weight=teacher.score, avg_factor=count)
+                ours = decode(head, student['box'], teacher_head is None, levels)
+                theirs = teacher.boxes
             elif name == 'loss_dfl':
-                bins = _flatten(student['box'], head.reg_max + 1)
-                weight = teacher.score.repeat_interleave(4)
-                value = loss(bins, teacher.bins, weight=weight, avg_factor=count * 4)
+                ours, theirs = flatten(student['box'], head.reg_max + 1), teacher.bins
+                weight, count = weight.repeat_interleave(4), count * 4
             else:
-                logits = _flatten(student['centerness'], 1)
-                value = loss(
-                    logits, teacher.centerness[:, None], weight=teacher.score, avg_factor=count
-                )
+                ours = flatten(student[_BESIDES[name]], 1)
+                theirs = teacher.besides[_BESIDES[name]][:, None]
+            value = loss(ours, theirs, weight=weight, avg_factor=count)
             values[name] = value * self.loss_weights[name]
         return values
 
-    def _normaliser(self, teacher: DenseTargets, lesson) -> Tensor:
-        if self.avg_factor == 'teacher_score':
-            count = teacher.score.sum()
-        else:
-            targets = lesson.student.predictions.targets
-            if isinstance(targets[-1], (int, float)):
-                count = teacher.score.new_tensor(float(targets[-1]))
-            else:
-                labels = torch.cat([x.reshape(-1) for x in targets[0]])
-                known = lesson.student_model.bbox_head.num_classes
-                count = ((labels >= 0) & (labels < known)).sum().float()
-        return reduce_mean(count).clamp(min=1.0)
+    def rule(self, name: str) -> str:
+        """What a loss is divided by."""
+        return self.avg_factor
+
+    def weight(self, name: str, teacher: DenseTargets, lesson) -> Tensor:
+        """What each prior counts in a loss ``[M]``."""
+        if name == 'loss_cls':
+            return teacher.valid * teacher.there
+        return teacher.valid if name == 'loss_obj' else teacher.score
+
+    def count(self, rule: str, teacher: DenseTargets, lesson) -> Tensor:
+        """A divisor on this rank."""
+        if rule == 'teacher_score':
+            return teacher.score.sum()
+        head, targets = lesson.student_model.bbox_head, lesson.student.predictions.targets
+        return torch.as_tensor(num_positives(head, targets)).to(teacher.score)
+
+
+def losses_besides(head: nn.Module) -> set[str]:
+    """Names of the losses on what a head says of each prior beside its class and box."""
+    return {name for name, kind in _BESIDES.items() if kind in KINDS[stock_type(head)]}
 
 
 @torch.no_grad()
@@ -150,10 +187,12 @@ def dense_targets(head: nn.Module, outputs: dict, match, lesson) -> DenseTargets
         match: which classes both know.
         lesson: the training step.
     """
-    cls = match.teacher(_flatten(outputs['cls'], head.cls_out_channels), dim=1)
+    classes, priors = head.cls_out_channels, head.prior_generator.num_base_priors[0]
+    cls = match.teacher(flatten(class_logits(head, outputs), classes), dim=1)
+    scores = match.teacher(flatten(score_logits(head, outputs), classes), dim=1)
     valid, rows = [], []
     for maps in outputs['cls']:
-        cells = maps.shape[0], *maps.shape[-2:], head.num_base_priors
+        cells = maps.shape[0], *maps.shape[-2:], priors
         rows.append(math.prod(cells))
         mask = lesson.valid_cells(maps.shape[-2:])
         if mask is None:
@@ -161,51 +200,16 @@ def dense_targets(head: nn.Module, outputs: dict, match, lesson) -> DenseTargets
         else:
             valid.append(mask[:, 0, :, :, None].expand(cells).reshape(-1).float())
     valid = torch.cat(valid)
-    is_gfl = isinstance(head, GFLHead)
+    besides = {k: flatten(outputs[k], 1)[:, 0] for k in _BESIDES.values() if k in outputs}
+    there = besides['objectness'].sigmoid() if 'objectness' in besides else torch.ones_like(valid)
+    is_gfl = stock_type(head) is GFLHead
     return DenseTargets(
         cls=cls,
-        score=cls.amax(1).sigmoid() * valid,
+        score=scores.amax(1).sigmoid() * valid,
         valid=valid,
+        there=there,
         boxes=decode(head, outputs['box'], head.training),
-        bins=_flatten(outputs['box'], head.reg_max + 1) if is_gfl else None,
-        centerness=_flatten(outputs['centerness'], 1)[:, 0] if 'centerness' in outputs else None,
+        bins=flatten(outputs['box'], head.reg_max + 1) if is_gfl else None,
+        besides=besides,
         rows=tuple(rows),
     )
-
-
-def decode(head: nn.Module, maps: list[Tensor], training: bool, levels=None) -> Tensor:
-    """Boxes in pixels ``[M, 4]`` from raw box maps, by the head's own priors and coder.
-
-    Args:
-        head: the head that made the maps.
-        maps: per level ``[B, A*4, H, W]`` (GFL: ``[B, 4*(n+1), H, W]``).
-        training: whether the head was in training mode (FCOS then leaves out the stride).
-        levels: which of the head's levels the maps are; ``None``: all.
-    """
-    generator = head.prior_generator
-    boxes = []
-    for level, raw in zip(levels or range(len(maps)), maps, strict=True):
-        stride = generator.strides[level][0]
-        prior = generator.single_level_grid_priors(
-            tuple(raw.shape[-2:]), level, dtype=torch.float32, device=raw.device
-        )
-        prior = get_box_tensor(prior).repeat(raw.shape[0], 1)
-        if isinstance(head, GFLHead):
-            prior = head.anchor_center(prior)
-            value = head.integral(_flatten([raw], 4 * (head.reg_max + 1))) * stride
-        else:
-            value = _flatten([raw], 4)
-            if isinstance(head, FCOSHead) and training and head.norm_on_bbox:
-                value = value * stride
-        boxes.append(get_box_tensor(head.bbox_coder.decode(prior, value)))
-    return torch.cat(boxes)
-
-
-def has_centerness(head: nn.Module) -> bool:
-    """Whether a head predicts centerness beside classes and boxes (FCOS, ATSS)."""
-    return hasattr(head, 'loss_centerness')
-
-
-def _flatten(maps: list[Tensor], width: int) -> Tensor:
-    """Maps ``[B, A*width, H, W]`` by level -> fp32 rows ``[M, width]``."""
-    return torch.cat([x.permute(0, 2, 3, 1).reshape(-1, width) for x in maps]).float()

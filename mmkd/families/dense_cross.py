@@ -19,24 +19,28 @@ _TOWERS = ('cls_convs', 'reg_convs')
 _EPS = 1e-5  # of a variance, as in BatchNorm
 
 
-def tower_inputs(head: nn.Module, start: int) -> tuple[list[str], int]:
+def tower_inputs(head: nn.Module, start: int, who: str) -> tuple[list[str], int]:
     """Where the maps are after ``start`` convs of the class and the box tower, and their channels.
 
     They are taken before the activation, which is then the first layer that follows.
 
+    Args:
+        head: a dense head.
+        start: a number of convolutions.
+        who: whose it is, in an error.
+
     Raises:
         ValueError: if the towers have fewer convolutions, or are run in a way of their own.
     """
+    name = f"the {who}'s {type(head).__name__}"
     if _known(head) is None:
-        raise ValueError(
-            f"the teacher's {type(head).__name__} runs its layers in a way of its own; use "
-            'SemanticExit'
-        )
+        raise ValueError(f'{name} runs its layers in a way of its own; use SemanticExit')
     depth = min(len(getattr(head, tower)) for tower in _TOWERS)
     if start > depth:
+        key = 'start' if who == 'teacher' else f'{who}_start'
         raise ValueError(
-            f"start={start}, but the towers of the teacher's {type(head).__name__} have {depth} "
-            f'convolutions; write start=0 to {depth}'
+            f'{key}={start}, but the towers of {name} have {depth} convolutions; write {key}=0 to '
+            f'{depth}'
         )
     if start == 0:
         return ['bbox_head:in'] * 2, head.in_channels
@@ -52,29 +56,41 @@ def cross_outputs(head: nn.Module, features, levels, start: int, theirs) -> list
 
     Args:
         head: the teacher's head, frozen, in eval mode.
-        features: by level, ``[B, C, H, W]``.
+        features: for the class and for the box tower, by level ``[B, C, H, W]``.
         levels: which of the head's levels they are.
         start: convolutions that are skipped.
         theirs: what the teacher itself has there, all levels, for the class and the box tower.
     """
     names = _PER_LEVEL[_known(head)]
     outputs = []
-    for x, level in zip(features, levels, strict=True):
+    for *pair, level in zip(*features, levels, strict=True):
         towers = {}
-        for name, own in zip(_TOWERS, theirs):
+        for name, x, own in zip(_TOWERS, pair, theirs):
             convs = getattr(head, name)
             rest = [convs[start - 1].activate] if start else []
-            towers[name] = [partial(align, like=own[level]), *rest, *convs[start:]]
+            # what the head hands to both towers is not looked at
+            towers[name] = [partial(_enter, align(x, own[level])), *rest, *convs[start:]]
         extra = (getattr(head, name)[level] for name in names)
         with replaced(head, **towers):
-            outputs.append(head.forward_single(x, *extra))
+            outputs.append(head.forward_single(pair[0], *extra))
     return outputs
 
 
+def _enter(x: Tensor, _: Tensor) -> Tensor:
+    return x
+
+
 def _known(head: nn.Module) -> type | None:
-    """The stock head whose ``forward_single`` this head has."""
-    stock = (k for k in _PER_LEVEL if type(head).forward_single is k.forward_single)
-    return next(stock, None)
+    """The stock head whose way from a level's map to its outputs this head has."""
+    own = type(head)
+    for known in _PER_LEVEL:
+        # TOOD and RTMDet inherit a `forward_single` that they never call
+        if isinstance(head, known) and (own.forward, own.forward_single) == (
+            known.forward,
+            known.forward_single,
+        ):
+            return known
+    return None
 
 
 def align(x: Tensor, like: Tensor) -> Tensor:

@@ -1,30 +1,33 @@
-"""mmdet's dense one-stage detectors: RetinaNet, FCOS, ATSS, GFL."""
+"""mmdet's dense one-stage detectors."""
 
 from contextlib import contextmanager
 
 import torch
-from mmdet.models.dense_heads import ATSSHead, FCOSHead, GFLHead, RetinaHead
+from mmdet.models.dense_heads import RepPointsHead
 from mmdet.models.detectors.single_stage import SingleStageDetector
 from torch import Tensor, nn
 
-from mmkd.losses.functional import reduce_mean
 from mmkd.registry import FAMILIES
 
+from .cross_criterion import CrossCriterion
+from .dense_assignment import hear_assignment, told
 from .dense_cells import CellTargets, cell_scores, cell_targets
-from .dense_criterion import DenseCriterion, dense_targets, has_centerness
+from .dense_criterion import DenseCriterion, dense_targets
 from .dense_cross import cross_outputs, tower_inputs
+from .dense_heads import KINDS, by_kind, score_logits, stock_type
 from .detector import Detector
 from .family import Predictions, replaced
-
-_HEADS = (GFLHead, ATSSHead, FCOSHead, RetinaHead)
 
 
 @FAMILIES.register_module()
 class DenseDetector(Detector):
     """One-stage detectors with a dense sigmoid head.
 
-    Final predictions are ``cls`` maps ``[B, A*K, H, W]``, ``box`` maps ``[B, A*4, H, W]`` (GFL:
-    ``[B, 4*(n+1), H, W]``) and, for FCOS and ATSS, ``centerness`` maps ``[B, A, H, W]``.
+    RetinaNet, FCOS, ATSS, GFL, PAA, VFNet, TOOD, RepPoints, RTMDet and YOLOX. Final predictions are
+    ``cls`` maps ``[B, A*K, H, W]`` (TOOD's are probabilities, else logits), ``box`` maps
+    ``[B, A*4, H, W]`` (GFL: ``[B, 4*(n+1), H, W]``) as the head makes them, and what it says
+    besides: ``centerness``, ``iou`` or ``objectness`` ``[B, A, H, W]``, and the ``initial`` boxes
+    that VFNet and RepPoints refine.
     """
 
     specificity = 1
@@ -32,30 +35,29 @@ class DenseDetector(Detector):
 
     @classmethod
     def knows(cls, model: nn.Module) -> bool:
-        return isinstance(model, SingleStageDetector) and _stock_head(model) is not None
+        head = getattr(model, 'bbox_head', None)
+        return isinstance(model, SingleStageDetector) and stock_type(head) is not None
 
     def forward(self, model, inputs, data_samples):
         outputs = model.bbox_head(model.extract_feat(inputs))
-        return Predictions(outputs=_by_kind(outputs))
+        return Predictions(outputs=by_kind(model.bbox_head, outputs))
 
     @contextmanager
     def listen(self, model):
         predictions = Predictions()
         head = model.bbox_head
-        stock_loss, stock_targets = head.loss_by_feat, head.get_targets
-        count = 3 if has_centerness(head) else 2
+        stock_loss, count = head.loss_by_feat, len(KINDS[stock_type(head)])
 
-        def loss_by_feat(*args, **kwargs):
-            predictions.outputs = _by_kind(args[:count])
-            predictions.context = (args[count:], kwargs)
-            return stock_loss(*args, **kwargs)
+        with hear_assignment(head) as assignment:
 
-        def get_targets(*args, **kwargs):
-            predictions.targets = stock_targets(*args, **kwargs)
-            return predictions.targets
+            def loss_by_feat(*args, **kwargs):
+                predictions.outputs = by_kind(head, args[:count])
+                predictions.context = (args[count:], kwargs)
+                predictions.targets = assignment
+                return stock_loss(*args, **kwargs)
 
-        with replaced(head, loss_by_feat=loss_by_feat, get_targets=get_targets):
-            yield predictions
+            with replaced(head, loss_by_feat=loss_by_feat):
+                yield predictions
 
     def why_no_logits(self, model):
         if not model.bbox_head.use_sigmoid_cls:
@@ -75,8 +77,15 @@ class DenseDetector(Detector):
     def criterion(self, student, teacher, losses):
         return DenseCriterion(student.bbox_head, teacher.bbox_head, losses)
 
+    def cross_criterion(self, student: nn.Module, teacher: nn.Module, losses: dict) -> nn.Module:
+        """CrossKD's losses with its published weights and divisors."""
+        return CrossCriterion(student.bbox_head, teacher.bbox_head, losses)
+
     def targets(self, teacher, outputs, match, lesson):
         return dense_targets(teacher.bbox_head, outputs, match, lesson)
+
+    def score_logits(self, model, outputs):
+        return score_logits(model.bbox_head, outputs)
 
     def cell_scores(self, model, outputs, size, lesson):
         return cell_scores(model.bbox_head, outputs, size, lesson)
@@ -86,67 +95,62 @@ class DenseDetector(Detector):
 
     def ground_truth_losses(self, head, outputs, predictions):
         args, kwargs = predictions.context
-        targets = _reduced(predictions.targets, outputs['cls'][0])
-        with replaced(head, get_targets=lambda *a, **k: targets):
+        with told(head, predictions.targets, outputs['cls'][0].device):
             losses = head.loss_by_feat(*outputs.values(), *args, **kwargs)
         return {name: value for name, value in losses.items() if 'loss' in name}
 
-    def light_head(self, student_cfg: dict, channels: int, stacked_convs: int) -> dict:
-        """Config of a head like the student's own with fewer stacked convs."""
+    def light_head(self, model: nn.Module, student_cfg: dict, channels: int, convs: int) -> dict:
+        """Config of a head like the student's own, of other width and with fewer stacked convs."""
         cfg = dict(student_cfg['bbox_head'])
         cfg.update(
             in_channels=channels,
             feat_channels=channels,
-            stacked_convs=stacked_convs,
+            stacked_convs=convs,
             train_cfg=student_cfg.get('train_cfg'),
             test_cfg=student_cfg.get('test_cfg'),
         )
+        if stock_type(model.bbox_head) is RepPointsHead:
+            # its loss reads one parameter besides the maps; that stays as it starts
+            cfg.update(point_feat_channels=channels, moment_mul=0.0)
         return cfg
 
     def head_outputs(self, head: nn.Module, features: list[Tensor]) -> dict[str, list[Tensor]]:
         """A head's raw outputs by kind on a pyramid of ``[B, C, H, W]``."""
-        return _by_kind(head(tuple(features)))
+        return by_kind(head, head(tuple(features)))
 
     def strides(self, model: nn.Module) -> list[int]:
         """Pixels a cell, by level of the head."""
         return [int(stride[0]) for stride in model.bbox_head.prior_generator.strides]
 
-    def towers(self, model: nn.Module, start: int) -> tuple[list[str], int]:
+    def towers(self, model: nn.Module, start: int, who: str = 'teacher') -> tuple[list[str], int]:
         """Where the maps are after ``start`` convs of the class and the box tower; their channels.
+
+        Args:
+            model: a dense detector.
+            start: a number of convolutions.
+            who: what to call it in an error.
 
         Raises:
             ValueError: if the towers have fewer, or are not the stock head's.
         """
-        return tower_inputs(model.bbox_head, start)
+        return tower_inputs(model.bbox_head, start, who)
 
     def cross_outputs(self, model: nn.Module, features, levels, start, theirs) -> dict:
         """A frozen head's raw outputs by kind on maps that enter its towers half-way.
 
         Args:
             model: the teacher.
-            features: by level, ``[B, C, H, W]``.
+            features: for the class and for the box tower, by level ``[B, C, H, W]``.
             levels: which of its levels they are.
             start: convolutions of the towers that are skipped.
             theirs: the teacher's own maps at :meth:`towers`, all levels.
         """
-        return _by_kind(zip(*cross_outputs(model.bbox_head, features, levels, start, theirs)))
+        head = model.bbox_head
+        return by_kind(head, zip(*cross_outputs(head, features, levels, start, theirs)))
 
     def cell_targets(self, model: nn.Module, outputs, match, maps, lesson) -> CellTargets:
         """What a teacher says of the cells of maps ``(stride, (H, W))``, whatever its priors."""
         return cell_targets(model.bbox_head, outputs, match, maps, lesson)
-
-
-def _stock_head(model: nn.Module) -> type | None:
-    """The known head class whose losses this model's head uses unchanged."""
-    head = getattr(model, 'bbox_head', None)
-    for known in _HEADS:
-        if isinstance(head, known) and type(head).loss_by_feat is known.loss_by_feat:
-            return known
-    return None
-
-
-def _by_kind(outputs) -> dict[str, list[Tensor]]:
-    return dict(zip(('cls', 'box', 'centerness'), (list(x) for x in outputs)))
 
 
 def _describe_priors(head: nn.Module) -> str:
@@ -174,15 +178,8 @@ def _differing_anchor(ours, theirs) -> str | None:
 
 
 def _describe_coder(head: nn.Module) -> str:
-    coder = head.bbox_coder
+    coder = getattr(head, 'bbox_coder', head)  # YOLOX decodes by itself
     parts = [type(coder).__name__]
     parts += [f'{k} {tuple(getattr(coder, k))}' for k in ('means', 'stds') if hasattr(coder, k)]
     parts += [f'reg_max {head.reg_max}'] if hasattr(head, 'reg_max') else []
     return ', '.join(parts)
-
-
-def _reduced(targets, like: Tensor):
-    """The assignment with its divisor averaged over ranks (RetinaNet's own is rank-local)."""
-    if not isinstance(targets[-1], (int, float)):
-        return targets
-    return (*targets[:-1], reduce_mean(like.new_tensor(float(targets[-1]))).item())

@@ -32,7 +32,9 @@ class ConfidenceRegion(nn.Module):
             score = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
             maps = [score.amax(1, keepdim=True)]
         else:
-            maps = [x.float().amax(1, keepdim=True).sigmoid() for x in outputs['cls']]
+            model, family = lesson.frozen(teacher)
+            logits = family.score_logits(model, outputs)
+            maps = [x.float().amax(1, keepdim=True).sigmoid() for x in logits]
         maps = [_to_size(x, tuple(size)) for x in maps]
         return torch.stack(maps).amax(0) ** self.power
 

@@ -159,24 +159,28 @@ class Capture:
 
     def _on_input(self, tap):
         def hook(module, args, kwargs):
-            self._catch(tap, args[0] if args else next(iter(kwargs.values())))
+            name = None if args else next(iter(kwargs))
+            value = self._catch(tap, args[0] if args else kwargs[name])
+            if value is None:
+                return None
+            return ((value, *args[1:]), kwargs) if args else (args, {**kwargs, name: value})
 
         return hook
 
     def _on_output(self, tap):
         def hook(module, args, output):
-            self._catch(tap, output)
+            return self._catch(tap, output)
 
         return hook
 
-    def _catch(self, tap: Tap, value) -> None:
-        if tap.address in self._clone:
-            value = _map(torch.clone, value)
+    def _catch(self, tap: Tap, value):
+        """Keeps a value; gives the copy that a model which writes to it has to go on with."""
         self._calls[tap].append(value)
         self._versions += [(tap, x, x._version) for x in flatten(value) if isinstance(x, Tensor)]
         self.firings += 1
         if self.firings == self._stop_after:
             raise StopForwardError
+        return _map(torch.clone, value) if tap.address in self._clone else None
 
     def read(self, tap: Tap, where: str | None = None) -> list[Tensor]:
         """The tensors at an address, in order."""
@@ -208,7 +212,7 @@ def flatten(value):
 
 def _map(function, value):
     if isinstance(value, (tuple, list)):
-        return [_map(function, item) for item in value]
+        return type(value)(_map(function, item) for item in value)
     return function(value) if isinstance(value, Tensor) else value
 
 

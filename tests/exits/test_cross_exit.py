@@ -21,7 +21,7 @@ from toys import (
     two_stage,
 )
 
-from mmkd.families.dense_criterion import decode
+from mmkd.families.dense_heads import decode
 from mmkd.families.dense_cross import align
 from mmkd.terms.tap import Capture, Tap
 
@@ -378,7 +378,7 @@ def softmax_head():
         (dict(student=detector(backbone=dict(frozen_stages=2))), 'no gradient: a frozen stage'),
         (dict(student=segmentor()), 'CrossExit needs a detector, not EncoderDecoder; use SegExit'),
         (dict(teacher=segmentor(classes=3)), 'teacher must be .*EncoderDecoder has none'),
-        (dict(teacher=two_stage()), 'teacher must be a RetinaNet, .*FasterRCNN has no final'),
+        (dict(teacher=two_stage()), 'teacher must be a RetinaNet, .*FasterRCNN has no'),
         (dict(teacher=softmax_head()), 'teacher must be .*classifies by softmax'),
         (dict(teacher=deep(type='WinkingHead')), 'WinkingHead runs its layers in a way of its own'),
         (

@@ -7,7 +7,7 @@ from mmengine.config import ConfigDict
 from torch.nn.functional import logsigmoid
 from toys import det_batch, detector, distil, lively, plain, random_teacher, save, total
 
-from mmkd.families.dense_criterion import decode
+from mmkd.families.dense_heads import decode
 from mmkd.terms.tap import Capture, Tap
 
 KINDS = [
@@ -139,7 +139,7 @@ def test_num_pos_divides_by_the_assigned_priors(kind, tmp_path):
     inputs, samples = det_batch(model)
     with model.distillation.family.listen(model) as predictions:
         type(model).__mro__[2].loss(model, inputs, samples)
-    targets = predictions.targets
+    (targets,) = predictions.targets.results['get_targets']
     labels = targets[1] if kind in ('atss', 'gfl') else targets[0]
     assigned = sum(int(((x >= 0) & (x < 3)).sum()) for x in labels)
     losses = model.loss(inputs, samples)

@@ -48,7 +48,8 @@ def test_confidence_region_is_the_highest_score():
     cls[0][0, 2, 1, 3] = 0.0
     cls[1][0, 1, 1, 0] = 2.0
     heard = SimpleNamespace(predictions=SimpleNamespace(outputs=dict(cls=cls)))
-    lesson = SimpleNamespace(teacher=lambda name: heard)
+    family = SimpleNamespace(score_logits=lambda model, outputs: outputs['cls'])
+    lesson = SimpleNamespace(teacher=lambda name: heard, frozen=lambda name: (None, family))
     weights = ConfidenceRegion(power=2.0)(lesson, (4, 4))
     floor = torch.tensor(-9.0).sigmoid() ** 2
     expected = torch.full((1, 1, 4, 4), floor.item())
