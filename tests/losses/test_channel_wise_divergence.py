@@ -34,6 +34,50 @@ def test_against_python(agrees_with, tau):
     agrees_with(loss, reference, torch.randn(2, 3, 2, 3), 2 * torch.randn(2, 3, 2, 3))
 
 
+def standardised(mask):
+    """Each channel of nested lists with mean 0 and unbiased std 1 over the cells of the mask."""
+
+    def standard(maps):
+        out = [[[row[:] for row in plane] for plane in image] for image in maps]
+        for c in range(len(maps[0])):
+            kept = [
+                (b, i, j)
+                for b, image in enumerate(maps)
+                for i, row in enumerate(image[c])
+                for j in range(len(row))
+                if mask[b][i][j] > 0
+            ]
+            values = [maps[b][c][i][j] for b, i, j in kept]
+            mean = sum(values) / len(values)
+            std = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
+            for b, i, j in kept:
+                out[b][c][i][j] = (maps[b][c][i][j] - mean) / std
+        return out
+
+    return standard
+
+
+@pytest.mark.parametrize('masked', [False, True])
+def test_standardised_against_python(agrees_with, masked):
+    mask = [[[1, 0, 1], [0, 1, 1]], [[1, 1, 1], [1, 0, 1]]] if masked else [[[1] * 3] * 2] * 2
+    standard, reference = standardised(mask), cwd(mask, 2.0)
+    given = torch.tensor(mask).bool() if masked else None
+    agrees_with(
+        lambda s, t: ChannelWiseDivergence(2.0, standardise=True)(s, t, mask=given),
+        lambda s, t: reference(standard(s), standard(t)),
+        torch.randn(2, 2, 2, 3),
+        3 * torch.randn(2, 2, 2, 3) + 1,
+    )
+
+
+def test_standardised_is_blind_to_scale_and_offset_of_a_channel():
+    student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    loss = ChannelWiseDivergence(standardise=True)
+    moved = student * torch.tensor([2.0, 0.5, 3.0]).view(1, 3, 1, 1) + torch.randn(1, 3, 1, 1)
+    torch.testing.assert_close(loss(moved, teacher), loss(student, teacher))
+    assert loss(moved, student).abs() < 1e-6
+
+
 @pytest.mark.parametrize('single', [False, True])
 def test_mask_with_an_empty_image_against_python(agrees_with, single):
     mask = torch.tensor([[[1, 0, 1], [0, 1, 1]], [[0, 0, 0], [0, 0, 0]]])

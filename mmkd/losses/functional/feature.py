@@ -112,7 +112,11 @@ def pkd_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Te
 
 @full_precision
 def channel_wise_divergence(
-    student: Tensor, teacher: Tensor, mask: Tensor | None = None, tau: float = 1.0
+    student: Tensor,
+    teacher: Tensor,
+    mask: Tensor | None = None,
+    tau: float = 1.0,
+    standardise: bool = False,
 ) -> Tensor:
     """KL of each channel's softmax over cells, times tau^2 / (B * C) (CWD: Shu et al., ICCV 2021).
 
@@ -121,6 +125,7 @@ def channel_wise_divergence(
         teacher: [B, C, H, W].
         mask: Cells where it is 0 are out of both softmaxes; an image with none left adds 0.
         tau: Temperature.
+        standardise: Give each channel of both mean 0 and std 1 over batch and cells first.
 
     Returns:
         Scalar, in nats.
@@ -131,10 +136,17 @@ def channel_wise_divergence(
     check_layout('channel_wise_divergence', student, 4, '[B, C, H, W]')
     if mask is not None:
         mask = row_weight(student, mask)
+    elif not student.numel():
+        mask = torch.ones_like(student[:, :1])
     # The lowest finite number has probability 0 as -inf has, but no inf - inf in any gradient.
     lowest = torch.finfo(student.dtype).min
 
     def log_probabilities(x: Tensor, mask: Tensor | None) -> Tensor:
+        if standardise and mask is None:
+            x = _standardise(x)
+        elif standardise:
+            out = mask == 0
+            x = _standardise_valid(x.masked_fill(out, 0), (~out).to(x.dtype))
         x = (x / tau).flatten(2)
         return F.log_softmax(x if mask is None else x.masked_fill(mask.flatten(2) == 0, lowest), 2)
 
