@@ -17,13 +17,14 @@ class FBKDLoss(nn.Module):
     joins the two is trained: 1x1 convolutions, a linear layer, a 3x3 convolution from one channel
     to one, and a non-local block for the student and for the teacher.
 
-    Features are masked by spatial and by channel attention, as in the paper; MMRazor's
-    re-implementation leaves the channel attention out. The mean of the two networks' attentions is
-    taken as there. Student's channels are attended to after its 1x1 convolution, so that widths may
-    differ. Mended here: a norm's slope at 0; padded and ignored cells are out of every part.
+    Features are masked by spatial and by channel attention, as in the paper; the released codes
+    leave the channel attention out. The mean of the two networks' attentions is taken as there. The
+    student's channels are attended to after its 1x1 convolution, so that widths may differ. Mended
+    here: a norm's slope at 0; padded and ignored cells are out of every part.
 
     Published: two-stage tau=0.1, alpha=gamma=7e-5, beta=4e-3 (the defaults; MMRazor has tau=0.5);
-    one-stage tau=0.5, alpha=gamma=4e-4, beta=2e-2.
+    one-stage tau=0.5, alpha=gamma=4e-4, beta=2e-2. The weights of the first are those of released
+    code, the rest is quoted, not read again in the paper.
 
     Args:
         tau: Temperature of the attentions.
