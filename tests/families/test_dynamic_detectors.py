@@ -18,6 +18,14 @@ from mmkd.families.dense_heads import decode
 from mmkd.testing import toy_config, train, write_toy_data
 
 KD = dict(kd=dict(type='LogitKD'))
+FAST = ('rtmdet', 'yolox', 'tood')
+
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+EACH = [k if k in FAST else slow(k) for k in KINDS]
 BOX_LAYERS = ('rtm_reg', 'multi_level_conv_reg', 'tood_reg', 'vfnet_reg', 'vfnet_reg_refine')
 BOX_LAYERS += ('atss_reg', 'reppoints_pts_init_out', 'reppoints_pts_refine_out')
 
@@ -60,7 +68,7 @@ def flat(maps, width):
     return torch.cat([x.permute(0, 2, 3, 1).reshape(-1, width) for x in maps])
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', EACH)
 def test_decode_is_the_heads_own(kind):
     model = modest(plain(dynamic(kind, classes=1))).eval()
     head, (inputs, samples) = model.bbox_head, det_batch(model)
@@ -100,7 +108,7 @@ def test_decode_is_the_heads_own(kind):
         assert gaps.amin(0).max() < 1e-3 and gaps.amin(1).max() < 1e-3
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', EACH)
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(kind, tmp_path):
     cfg = dynamic(kind)
     path = save(modest(plain(cfg)), tmp_path / 'same.pth')
@@ -138,7 +146,7 @@ def kl(target, logits):
     )
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', EACH)
 def test_values_are_those_of_an_independent_computation(kind, tmp_path):
     model = taught(kind, tmp_path)
     inputs, samples = det_batch(model)
@@ -168,7 +176,8 @@ def test_values_are_those_of_an_independent_computation(kind, tmp_path):
     assert model.backbone.layer2[0].downsample[0].weight.grad.abs().sum() > 0
 
 
-CASES = [*((kind, 0) for kind in KINDS), ('tood', 4), ('yolox', 1)]  # YOLOX: then its L1 loss is on
+CASES = [(kind, 0) for kind in FAST] + [('tood', 4), ('yolox', 1)]  # YOLOX's L1 loss is on then
+CASES += [slow(k, 0) for k in KINDS if k not in FAST]
 
 
 def with_exit(kind, setting, epoch, **keys):
@@ -207,7 +216,7 @@ def test_an_exit_with_the_main_heads_logits_has_its_losses_and_assigns_nothing(
         )
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', EACH)
 def test_exits_terms_and_scores_on_images_with_and_without_labels(kind, tmp_path):
     exits = dict(
         d=dict(type='DenseExit', tap='backbone[1:]'),
@@ -259,6 +268,7 @@ def test_cells_of_yolox_score_classes_times_objectness(tmp_path):
         torch.testing.assert_close(seen.sigmoid(), cls.sigmoid() * there.sigmoid())
 
 
+@pytest.mark.slow
 def test_num_pos_counts_what_the_head_counts(tmp_path):
     terms = dict(kd=dict(type='LogitKD'), pos=dict(type='LogitKD', avg_factor='num_pos'))
     for kind in KINDS:
@@ -288,13 +298,13 @@ def test_num_pos_counts_what_the_head_counts(tmp_path):
 @pytest.mark.parametrize(
     'student, teacher, part',
     [
-        ('rtmdet', detector(), dict(type='SemanticExit', tap='backbone[1:]')),
+        slow('rtmdet', detector(), dict(type='SemanticExit', tap='backbone[1:]')),
         ('yolox', detector('atss'), dict(type='CrossExit', tap='backbone[1:]', start=1)),
         ('rtmdet', dynamic('yolox'), dict(type='SemanticExit', tap='backbone[1:]')),
-        ('rtmdet', dynamic('yolox'), dict(type='FeatureKD', tap='neck')),
-        ('yolox', dynamic('rtmdet'), dict(type='SemanticExit', tap='neck')),
+        slow('rtmdet', dynamic('yolox'), dict(type='FeatureKD', tap='neck')),
+        slow('yolox', dynamic('rtmdet'), dict(type='SemanticExit', tap='neck')),
         ('tood', detector('atss'), dict(type='LogitKD')),  # the same anchors
-        ('paa', dynamic('tood'), dict(type='LogitKD')),
+        slow('paa', dynamic('tood'), dict(type='LogitKD')),
     ],
 )  # fmt: skip
 def test_mixed_pairs(student, teacher, part):
@@ -326,7 +336,7 @@ def test_what_cannot_be_taught_is_one_line(student, teacher, part, message):
     assert "'x'" in str(error.value) and '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize('kind', ['rtmdet', 'yolox', 'tood'])
+@pytest.mark.parametrize('kind', ['yolox', slow('rtmdet'), slow('tood')])
 def test_a_run_trains_validates_and_saves_the_plain_student(kind, tmp_path):
     root = write_toy_data(tmp_path / 'data')
     student = dynamic(kind, classes=2)

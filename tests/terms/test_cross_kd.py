@@ -166,7 +166,7 @@ def test_values_and_gradients_are_those_of_an_independent_computation(kind, tmp_
 
 
 @pytest.mark.parametrize('kind', KINDS)
-@pytest.mark.parametrize('start', [0, 1, 2])
+@pytest.mark.parametrize('start', [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 2))])
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(kind, start, tmp_path):
     cfg = deep(kind)
     path = save(modest(plain(cfg), 3), tmp_path / 'same.pth')
@@ -215,7 +215,9 @@ def test_the_share_of_the_gradient_is_that_of_the_whole(tmp_path):
     assert share > 0.01 and rest > 0.01
 
 
-@pytest.mark.parametrize('kind', ['atss', 'gfl', 'fcos'])
+@pytest.mark.parametrize(
+    'kind', ['fcos', *(pytest.param(k, marks=pytest.mark.slow) for k in ('atss', 'gfl'))]
+)
 def test_images_without_labels_teach_and_weigh_no_more(kind, tmp_path):
     model = taught(kind, tmp_path)
     inputs, samples = det_batch(model)

@@ -1,15 +1,22 @@
-"""RTMDet-tiny taught by RTMDet-s: features of backbone and neck.
+"""RTMDet-tiny taught by RTMDet-s as MMYOLO has it: standardised features of the neck, by CWD.
 
-No exit knows this head; terms at the depths where the other detectors have exits take their place.
+Published there: student 41.0, teacher 44.6, distilled 41.8 box AP.
 """
-_base_ = './kd_rtmdet_s_tiny_8xb32-300e_coco.py'
+_base_ = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
 
-schedule = dict(warmup=100, end=280 * 459)
 model = dict(
+    _delete_=True,
+    type='mmkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        config='mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py',
+        checkpoint='published'),
     terms=dict(
-        backbone=dict(type='FeatureKD', tap='backbone', weight=2.0, schedule=schedule),
         neck=dict(
             type='FeatureKD',
-            tap=['neck.top_down_blocks.0', 'neck.top_down_blocks.1'],
-            weight=2.0,
-            schedule=schedule)))
+            tap=['neck.out_convs.0.conv', 'neck.out_convs.1.conv', 'neck.out_convs.2.conv'],
+            loss=dict(type='ChannelWiseDivergence', standardise=True),
+            # ends with the mosaics, at epoch 280; 459 iterations each on 8 GPUs
+            schedule=dict(end=280 * 459))))
+
+default_hooks = dict(distill=dict(type='mmkd.DistillHook'))
