@@ -11,15 +11,19 @@ from .term import Term, full_precision, shape_of
 class LogitKD(Term):
     """Vanilla logit distillation (Hinton et al., 2015), as the family of the student has it.
 
-    Segmentors: pixel-wise KL, ``loss_seg``. Dense detectors: ``loss_cls``, ``loss_bbox``, for GFL
-    ``loss_dfl``, for FCOS and ATSS ``loss_centerness``.
+    Segmentors: pixel-wise KL, ``loss_seg``; Mask2Former and MaskFormer the same by the collapse of
+    their queries (``layers``, by default the last), or matched queries (``matching='hungarian'``)
+    by ``loss_cls``, ``loss_mask`` and ``loss_dice``. Dense detectors: ``loss_cls``, ``loss_bbox``,
+    for GFL ``loss_dfl``, for FCOS and ATSS ``loss_centerness``, for PAA ``loss_iou``, for YOLOX
+    ``loss_obj``.
 
     Args:
         teacher: which teacher, where several are named.
         weight: a number.
         schedule: ``dict(begin=0, warmup=0, end=None, fade=0)`` in iterations.
         **losses: overrides of the family's losses by name, such as
-            ``loss_cls=dict(type='BinaryKLDivergence', loss_weight=2.0)``; ``None`` drops one.
+            ``loss_cls=dict(type='BinaryKLDivergence', loss_weight=2.0)``; ``None`` drops one. And
+            the options of a family whose predictions are compared in more than one way.
 
     Raises:
         ValueError: if the two models' predictions cannot be compared.

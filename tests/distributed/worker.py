@@ -113,6 +113,7 @@ def config(kind: str, **settings) -> dict:
         exits = dict(
             early=dict(seg, tap='backbone[1:3]', **feature_too, **settings),
             own=dict(seg, tap='auxiliary_head', gt=0.0, kd=1.0, **settings),
+            balanced=dict(seg, tap='backbone[0:2]', balance='loss', **settings),
         )
     else:
         student, teacher, tap = detector(kind, 8), detector(kind, 12), 'neck[0:3]'

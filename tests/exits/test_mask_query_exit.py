@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from toys import distil, lively, norms_in_eval, plain, random_teacher, save, seg_batch, segmentor
 from toys_mask_query import mask_segmentor
 
+from mmkd.losses.functional import semantic_logits
+
 TAPS = ['backbone[2:]', 'decode_head.pixel_decoder[0]']
 
 
@@ -181,3 +183,35 @@ def test_ofa_needs_more_than_one_map():
             segmentor(**binary), teacher=random_teacher(segmentor(**binary)),
             terms=dict(kd=dict(type='LogitKD', loss_seg=dict(type='OFALoss'))),
         )  # fmt: skip
+
+
+def test_its_own_final_predictions_at_the_exits():
+    model = with_exit(mask_segmentor(), 'self', tap='backbone[2]', gt=0.0, kd=1.0, weight=1.0)
+    inputs, samples = seg_batch(model)
+    value = model.loss(inputs, samples)['e.kd_loss_seg']
+    with torch.no_grad():
+        features = model.extract_feat(inputs)
+        classes, masks = (x[-1] for x in model.decode_head(features, samples))
+        logits = semantic_logits(classes, masks)
+        size = features[2].shape[2:]
+        theirs = F.interpolate(logits, size, mode='bilinear', align_corners=False)
+        ours = model.distillation.parts[0].branches[0](features[2])
+        rows = theirs.softmax(1) * (theirs.log_softmax(1) - ours.log_softmax(1))
+    torch.testing.assert_close(value, rows.sum(1).mean(), rtol=1e-4, atol=1e-6)
+    value.backward()
+    assert model.decode_head.cls_embed.weight.grad is None
+
+
+@pytest.mark.parametrize('matching', [None, 'hungarian'])
+def test_images_alone_train_every_chosen_layer(matching):
+    model = distil(
+        mask_segmentor(), teacher=random_teacher(mask_segmentor(width=16)), student_loss_weight=0,
+        terms=dict(kd=dict(type='LogitKD', layers=(0, 2), matching=matching)),
+    )  # fmt: skip
+    inputs, samples = seg_batch(model)
+    for sample in samples:
+        del sample.gt_sem_seg
+    losses = model.loss(inputs, samples)
+    assert all(name.startswith('kd.') and x > 0 for name, x in losses.items())
+    sum(losses.values()).backward()
+    assert model.backbone.conv1.weight.grad.abs().sum() > 0
