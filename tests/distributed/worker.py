@@ -8,6 +8,7 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 from mmdet.structures import DetDataSample
+from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
@@ -23,7 +24,7 @@ from mmkd.registry import MODELS
 MMLogger.get_instance('worker', log_level='ERROR')  # initialisation logs every parameter
 SIDE = 64
 CLASSES = ('red', 'green', 'blue')
-MODEL_KINDS = ('retinanet', 'fcos', 'atss', 'gfl', 'fcn')
+MODEL_KINDS = ('retinanet', 'fcos', 'atss', 'gfl', 'faster-rcnn', 'fcn')
 # Images of a batch of four by what is in them; the first two go to rank 0.
 LAYOUTS = dict(mixed='pfep', lonely='fpee')
 
@@ -84,6 +85,43 @@ def detector(kind: str, width: int) -> dict:
     )  # fmt: skip
 
 
+def two_stage(width: int) -> ConfigDict:
+    """A Faster R-CNN of ``width`` base channels whose sampler leaves no proposal out."""
+    base, strides = detector('retinanet', width), [8, 16, 32, 64]
+    sampler = dict(type='RandomSampler', num=1000, pos_fraction=0.5)
+    proposals = dict(nms_pre=50, max_per_img=20, nms=base['test_cfg']['nms'], min_bbox_size=0)
+    cls = dict(type='CrossEntropyLoss')
+    train = dict(assigner=dict(_IOU_ASSIGNER, neg_iou_thr=0.5), pos_weight=-1)
+    cfg = dict(
+        type='FasterRCNN',
+        **{key: base[key] for key in ('data_preprocessor', 'backbone', 'neck')},
+        rpn_head=dict(
+            type='RPNHead', in_channels=2 * width, feat_channels=2 * width, bbox_coder=_CODER,
+            # mmdet's RPN fails on a level of one anchor in all
+            anchor_generator=dict(_ONE_ANCHOR, ratios=[0.5, 1.0]), loss_bbox=dict(type='L1Loss'),
+            loss_cls=dict(type='CrossEntropyLoss', **_SIGMOID),
+        ),
+        roi_head=dict(
+            type='StandardRoIHead',
+            bbox_roi_extractor=dict(
+                type='SingleRoIExtractor', out_channels=2 * width, featmap_strides=strides,
+                roi_layer=dict(type='RoIAlign', output_size=3, sampling_ratio=0),
+            ),
+            bbox_head=dict(
+                type='Shared2FCBBoxHead', in_channels=2 * width, fc_out_channels=2 * width,
+                roi_feat_size=3, num_classes=3, loss_cls=cls, loss_bbox=dict(type='L1Loss'),
+            ),
+        ),
+        train_cfg=dict(
+            rpn=dict(train, sampler=dict(sampler, add_gt_as_proposals=False), allowed_border=-1),
+            rpn_proposal=proposals,
+            rcnn=dict(train, sampler=sampler),
+        ),
+        test_cfg=dict(rpn=proposals, rcnn=dict(score_thr=0.05, nms=proposals['nms'])),
+    )  # fmt: skip
+    return ConfigDict(cfg)  # its class reads it by attributes
+
+
 def segmentor(width: int) -> dict:
     """An FCN of ``width`` base channels on stages of stride 4 and 8."""
     head = dict(
@@ -115,6 +153,11 @@ def config(kind: str, **settings) -> dict:
             own=dict(seg, tap='auxiliary_head', gt=0.0, kd=1.0, **settings),
             balanced=dict(seg, tap='backbone[0:2]', balance='loss', **settings),
         )
+    elif kind == 'faster-rcnn':
+        student, teacher, tap = two_stage(8), two_stage(12), 'neck[0:3]'
+        # the stock box head divides what the labels teach by its own rank's RoIs
+        early = dict(type='RoIExit', tap='backbone[1:]', gt=0.0, kd=1.0, **feature_too)
+        exits = dict(early=dict(early, **settings))
     else:
         student, teacher, tap = detector(kind, 8), detector(kind, 12), 'neck[0:3]'
         exits = dict(
