@@ -27,6 +27,7 @@ def check_dense_teacher(part, student: nn.Module, teacher) -> None:
     reason = reason or family.why_no_cells(model)
     if reason:
         raise ValueError(
-            f'{part.where}: the teacher must be a RetinaNet, FCOS, ATSS, GFL or DINO with its stock '
-            f'head ({reason}); or distil features (FeatureKD)'
+            f'{part.where}: the teacher must be a RetinaNet, FCOS, ATSS, GFL, PAA, VFNet, TOOD, '
+            f'RepPoints, RTMDet, YOLOX or DINO with its stock head ({reason}); or distil features '
+            '(FeatureKD)'
         )

@@ -8,7 +8,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.dist import get_world_size
 from mmengine.structures import InstanceData, PixelData
-from torch import Tensor, nn
+from torch import nn
 
 from mmkd.registry import FAMILIES
 
@@ -71,10 +71,6 @@ class Detector(Family):
             )
             sample.pred_instances = predicted
         return samples
-
-    def score_logits(self, model: nn.Module, outputs: dict) -> list[Tensor]:
-        """Logits of the final class scores, by map ``[B, A*K, H, W]``."""
-        return outputs['cls']
 
     def boxes(self, data_samples):
         boxes = [sample.gt_instances.bboxes for sample in data_samples]

@@ -99,6 +99,10 @@ class Family:
         """The class of each cell of a ``(H, W)`` map, ``[B, H, W]``; -1: none."""
         raise NotImplementedError
 
+    def score_logits(self, model: nn.Module, outputs: dict) -> list[Tensor]:
+        """Logits of a detector's final class scores, by map ``[B, A*K, H, W]``."""
+        return outputs['cls']
+
     def cell_scores(self, model: nn.Module, outputs: dict, size, lesson) -> Tensor:
         """A teacher's highest class score in each cell of a ``(H, W)`` map, ``[B, 1, H, W]``."""
         raise NotImplementedError

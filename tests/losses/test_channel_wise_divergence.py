@@ -70,6 +70,23 @@ def test_standardised_against_python(agrees_with, masked):
     )
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32])
+def test_standardised_of_large_constant_and_ignored_maps(dtype):
+    loss = ChannelWiseDivergence(standardise=True)
+    student = (1e4 * torch.randn(2, 3, 4, 4)).to(dtype)
+    student[:, 1] = 1e4
+    student.requires_grad_()
+    teacher = (1e4 * torch.randn(2, 3, 4, 4)).to(dtype)
+    masks = [None, torch.ones(2, 4, 4), torch.zeros(2, 4, 4), torch.zeros(2, 4, 4)]
+    masks[3][0, 0, 0] = 1  # a single cell has no deviation
+    for mask in masks:
+        value = loss(student, teacher, mask=mask)
+        (gradient,) = torch.autograd.grad(value, student)
+        assert value.isfinite() and gradient.isfinite().all() and gradient[:, 1].eq(0).all()
+        some = mask is None or mask.sum() > 1
+        assert (value > 0) == some == bool(gradient.any())
+
+
 def test_standardised_is_blind_to_scale_and_offset_of_a_channel():
     student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     loss = ChannelWiseDivergence(standardise=True)
