@@ -7,11 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch.nn.functional import logsigmoid
 from toys import (
+    ANIMALS,
     det_batch,
     detector,
     distil,
     lively,
     plain,
+    query_detector,
     random_teacher,
     save,
     segmentor,
@@ -19,6 +21,7 @@ from toys import (
     two_stage,
 )
 
+from mmkd.families.query_detector import QueryDetector
 from mmkd.terms.tap import Capture, Tap
 
 KINDS = ('retina', 'fcos', 'atss', 'gfl')
@@ -268,6 +271,76 @@ def test_the_branches_start_from_nothing_to_see():
     assert with_exit(channels=12).distillation.parts[0].branches[0][0].out_channels == 12
 
 
+@pytest.mark.parametrize('tap, stages', [('backbone', 3), ('neck', 3), ('encoder', 3)])
+def test_a_query_based_student_with_a_dense_teacher(tap, stages, tmp_path):
+    model = with_exit(tmp_path, student=query_detector('deformable'), tap=tap, classes=ANIMALS[:3])
+    part, batch = model.distillation.parts[0], det_batch(model)
+    value = model.loss(*batch)['e.kd_loss_cls']
+    value.backward()
+    assert value > 1e-2 and len(part.branches) == stages
+    assert all(branch[0].weight.grad.abs().sum() > 0 for branch in part.branches)
+    assert model.backbone.conv1.weight.grad.abs().sum() > 0
+
+
+def test_the_encoder_of_a_query_based_student_is_read_as_maps(tmp_path):
+    model = with_exit(tmp_path, student=query_detector('dino'), tap='encoder', classes=ANIMALS[:3])
+    part, batch = model.distillation.parts[0], det_batch(model, shapes=((64, 48), (64, 64)))
+    seen = []
+    for branch in part.branches:
+        branch.register_forward_hook(lambda m, a, out: seen.append(a[0]))
+    encoder = Tap.parse('encoder')
+    capture = Capture(model, [encoder], 'student')
+    with capture:
+        model.loss(*batch)
+    (tokens,) = capture.read(encoder)
+    first = 0
+    for x, side in zip(seen, (8, 4, 2), strict=True):
+        assert x.shape[2:] == (side, side)
+        for row, column in ((0, 0), (side - 1, 1), (1, side - 1)):
+            at = first + row * side + column
+            assert torch.equal(x[:, :, row, column], tokens[:, at])
+        first += side * side
+    assert first == tokens.shape[1]
+
+
+def test_a_dino_teaches_a_dense_student_by_its_encoder(tmp_path):
+    teacher = query_detector('dino', width=16, embed=24)
+    model = with_exit(tmp_path, teacher=teacher)
+    batch = det_batch(model, ignored=[[], [[0, 0, 64, 20]]])
+    dino = model.distillation.teachers[None].model
+    heard = []
+    branch = dino.bbox_head.cls_branches[dino.decoder.num_layers]
+    hook = branch.register_forward_hook(lambda m, a, out: heard.append(out))
+    with torch.no_grad():
+        dino.predict(*copy.deepcopy(batch), rescale=False)
+    hook.remove()
+    value, _, stages = taught(model, batch)
+    first, count, expected = 0, 0.0, 0.0
+    for x, part in zip(stages, model.distillation.parts[0].branches, strict=True):
+        side = x.shape[-1]
+        scores = heard[0][:, first : first + side**2].sigmoid().mT.unflatten(-1, (side, side))
+        first += side**2
+        centres = (torch.arange(side) + 0.5) * (64 / side)
+        taken = torch.ones(2, 1, side, side)
+        taken[1, :, centres <= 20] = 0
+        count = count + (scores.amax(1, keepdim=True) * taken).sum()
+        expected = expected + (quality_focal(part(x), scores) * taken).sum()
+    assert first == heard[0].shape[1] and count > 1
+    torch.testing.assert_close(value, expected / count, rtol=1e-5, atol=1e-6)
+
+
+def test_cells_where_a_dino_proposes_no_box_teach_nothing():
+    """On 1024 pixels the cells of stride 8 whose centre is within 1% of an edge."""
+    model = plain(query_detector('dino')).eval()
+    inputs, samples = det_batch(model, shapes=((64, 1024),), boxes=[[]])
+    with torch.no_grad():
+        finest = QueryDetector(model).forward(model, inputs, samples).outputs['cls'][0]
+    lowest = (finest.amax(1) < -1e30)[0]
+    expected = torch.zeros(8, 128, dtype=torch.bool)
+    expected[:, [0, 127]] = True  # centres at pixels 4 and 1020 of 1024: 0.4% and 99.6%
+    assert torch.equal(lowest, expected)
+
+
 def step(model):
     torch.manual_seed(7)
     losses = model.loss(*det_batch(model))
@@ -305,6 +378,14 @@ def test_a_copy_keeps_branches_and_no_teacher(tmp_path):
         (dict(student=detector(backbone=dict(frozen_stages=2))), 'no gradient: a frozen stage'),
         (dict(student=segmentor()), 'SemanticExit needs a detector, not EncoderDecoder; use Seg'),
         (dict(teacher=segmentor(classes=3)), 'teacher must be .*EncoderDecoder has none'),
+        (
+            dict(teacher=query_detector('twostage', layers=1)),
+            "teacher must be a RetinaNet, .*DeformableDETR's encoder tells objects from background",
+        ),
+        (
+            dict(teacher=query_detector('dab')),
+            'teacher must be .* or DINO .*DABDETR has no encoder that classifies its cells',
+        ),
         (dict(teacher=two_stage()), 'teacher must be a RetinaNet, .*FasterRCNN has none'),
     ],
 )
