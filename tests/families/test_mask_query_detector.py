@@ -5,6 +5,8 @@ import math
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from toys import (
     ANIMALS,
     detector,
@@ -106,6 +108,44 @@ def test_points_fall_evenly_into_valid_cells_alone():
     for third in range(4):  # each quarter of the two cells gets about a quarter of them
         share = ((x >= 0.5 + third / 8) & (x < 0.625 + third / 8)).float().mean()
         assert share.item() == pytest.approx(0.25, abs=0.03)
+
+
+def one_or_half(images):
+    """Class and mask logits of four images, masks of one number each; the last sees nothing."""
+    generator = torch.Generator().manual_seed(3)
+    ours, theirs = (
+        dict(
+            query=[torch.randn(4, 5, 3, generator=generator)[images]],
+            mask=[torch.randn(4, 5, 1, 1, generator=generator)[images].expand(-1, -1, 4, 4)],
+        )
+        for _ in range(2)
+    )
+    valid = torch.ones(4, 1, 4, 4, dtype=torch.bool)
+    valid[3] = False
+    leaf = ours['query'][0].clone().requires_grad_()
+    masks = ours['mask'][0].clone().requires_grad_()
+    losses = QueryMatching((-1,), 50, {})(
+        dict(query=[leaf], mask=[masks]), theirs, ClassMatch(), Lesson(valid[images])
+    )
+    sum(losses.values()).backward()
+    return leaf.grad, masks.grad.sum((2, 3))  # points differ, a mask's sum does not
+
+
+def on_rank(rank, store, results):
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=2)
+    torch.save(one_or_half(slice(2 * rank, 2 * rank + 2)), f'{results}/{rank}.pt')
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_match_like_one(tmp_path):
+    mp.spawn(on_rank, args=(str(tmp_path / 'store'), str(tmp_path)), nprocs=2)
+    ranks = [torch.load(tmp_path / f'{rank}.pt') for rank in (0, 1)]
+    for halves, whole in zip(zip(*ranks), one_or_half(slice(None))):
+        # DDP divides the sum of the ranks' gradients by their number
+        torch.testing.assert_close(torch.cat(halves) / 2, whole, rtol=1e-5, atol=1e-6)
+        assert whole[:3].abs().sum() > 0 and whole[3].eq(0).all()
 
 
 def taught(student, teacher, folder, **kd):
