@@ -26,6 +26,7 @@ SUPPORTED = {
     'onnx': '>=1.17',
     'onnxruntime': '>=1.20',
     'onnxscript': '>=0.5',
+    'transformers': '>=4.56,<6',
 }
 
 
@@ -72,5 +73,6 @@ setup(
         all=sorted({*DET, *SEG}),
         dev=ranged('pytest', 'pytest-xdist', 'ruff', 'scikit-learn', 'matplotlib', 'pandas'),
         onnx=ranged('onnx', 'onnxruntime', 'onnxscript'),  # tools/export_onnx.py
+        foundation=ranged('transformers'),  # teachers of type mmkd.FoundationBackbone
     ),
 )

@@ -5,6 +5,8 @@ all of them under ``-m slow``.
 """
 
 import functools
+import json
+import tempfile
 from collections import defaultdict
 from pathlib import Path
 from unittest import mock
@@ -36,7 +38,9 @@ KINDS = (*KINDS, 'pkd')
 KINDS = (*KINDS, 'ofa', 'dskd')
 KINDS = (*KINDS, 'crosskd', 'ld')
 WITH_EXITS = ('kd-ds', 'kd-ds-pkd', 'kd-cross', 'kd-sem', 'ds-gt')
+KINDS = (*KINDS, 'byot', 'cosine')
 WITH_EXITS = (*WITH_EXITS, 'ofa', 'dskd')
+WITH_EXITS = (*WITH_EXITS, 'byot')
 DISTILLATIONS = [path for path in CONFIGS if path.name.split('_')[0] in KINDS]
 SMALL = [path for path in CONFIGS if {'demo', 'bccd', 'ccp8'} & set(path.parts)]
 ONE_PER_FAMILY = [
@@ -85,7 +89,11 @@ def test_config_is_what_its_name_says(path):
         return
     assert cfg.model.terms
     teacher = cfg.model.teacher
-    if teacher.checkpoint == 'published':
+    if isinstance(teacher, str):
+        assert teacher in ('self', 'ema')
+    elif 'checkpoint' not in teacher:
+        assert teacher.config.type == 'mmkd.FoundationBackbone'
+    elif teacher.checkpoint == 'published':
         assert published(teacher.config).startswith('https://')
     else:
         assert teacher.checkpoint.endswith('.pth')
@@ -100,8 +108,7 @@ def test_small_config_builds(path):
         model = build_in_scope(dict(cfg.model, _scope_=scope), str(path))
         assert sum(p.numel() for p in model.parameters()) > 10_000
         return
-    if cfg.model.get('teacher'):
-        cfg.model.teacher.checkpoint = None
+    untrain(cfg.model.get('teacher'))
     model = MODELS.build(cfg.model)
     named = [
         *(n for n, c in (cfg.model.get('terms') or {}).items() if isinstance(c, dict)),
@@ -111,10 +118,30 @@ def test_small_config_builds(path):
     assert all(part.shapes and not part.is_off for part in model.distillation.parts)
 
 
+@functools.cache
+def small_dino() -> tempfile.TemporaryDirectory:
+    """A folder like one of the hub's: a DINOv2 of 2 layers of 8 channels with random weights."""
+    transformers = pytest.importorskip('transformers', reason='mmkd[foundation] is absent')
+    folder = tempfile.TemporaryDirectory()
+    cfg = dict(hidden_size=8, num_hidden_layers=2, num_attention_heads=2)
+    model = transformers.Dinov2Backbone(transformers.Dinov2Config(**cfg))
+    model.save_pretrained(folder.name)
+    pixels = dict(image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225])
+    (Path(folder.name) / 'preprocessor_config.json').write_text(json.dumps(pixels))
+    return folder
+
+
+def untrain(teacher: dict | str | None) -> None:
+    """Random weights instead of a file; of a foundation model, which is one, a small stand-in."""
+    if isinstance(teacher, dict) and 'checkpoint' in teacher:
+        teacher.checkpoint = None
+    elif isinstance(teacher, dict):
+        teacher.config.name_or_path = small_dino().name
+
+
 def random_weights(cfg: Config) -> Config:
     """The config with nothing to download, and batches of small images."""
-    if cfg.model.get('teacher'):
-        cfg.model.teacher.checkpoint = None
+    untrain(cfg.model.get('teacher'))
     student = cfg.model.student
     student.backbone.init_cfg = None
     if 'pretrained' in student:

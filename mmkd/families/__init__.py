@@ -10,6 +10,8 @@ from torch import nn
 
 from mmkd.registry import FAMILIES
 
+from .foundation import Foundation  # noqa: F401
+
 if find_spec('mmseg'):
     from .segmentor import Segmentor  # noqa: F401
 if find_spec('mmdet'):
