@@ -288,6 +288,17 @@ def segmentor(
     return cfg
 
 
+def vit(width: int = 8) -> dict:
+    """Config of an FCN on a vision transformer of patches of 16 pixels and a class token."""
+    cfg = segmentor()
+    cfg['backbone'] = dict(
+        type='VisionTransformer', img_size=(64, 64), patch_size=16, embed_dims=width,
+        num_layers=2, num_heads=2, mlp_ratio=2, out_indices=(0, 1), interpolate_mode='bilinear',
+    )  # fmt: skip
+    cfg['decode_head'] = dict(cfg['decode_head'], in_channels=width, in_index=1)
+    return cfg
+
+
 def plain(cfg: dict, seed: int = 0) -> nn.Module:
     """The stock model with weights from its own initialisation."""
     torch.manual_seed(seed)

@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
+from mmkd.adapters.tokens import TokenGrid
 from mmkd.registry import MODELS, build
 
 from .term import Term, full_precision, parse_taps, shape_of
@@ -17,7 +18,8 @@ class FeatureKD(Term):
     """Teaches the student's features those of the teacher.
 
     Args:
-        tap: address in the student, or a list of them; each tensor is ``[B, C, H, W]``.
+        tap: address in the student, or a list of them; each tensor is ``[B, C, H, W]``,
+            or tokens ``[B, N, C]`` of a vision transformer, whose grid of patches is found.
         teacher_tap: address in the teacher; ``None``: the same.
         teacher: which teacher, where several are named.
         adapter: ``'auto'`` (see :class:`mmkd.adapters.Project`), ``None`` where shapes fit as they
@@ -67,6 +69,9 @@ class FeatureKD(Term):
                 'with [i:j]'
             )
         self._check_context(rehearsal)
+        canvas = rehearsal.inputs.shape[-2:]
+        self._grids = [TokenGrid(x, canvas) for x in (*ours, *theirs)]
+        ours, theirs = self._as_maps(ours, theirs, canvas)
         adapted = []
         for mine, other in zip(ours, theirs):
             self.adapters.append(self._fit(mine, other))
@@ -136,6 +141,7 @@ class FeatureKD(Term):
         ours = lesson.tap(self.name, self.student_taps)
         capture = lesson.teacher(self.teacher).capture
         theirs = [x for tap in self.teacher_taps for x in capture.read(tap)]
+        ours, theirs = self._as_maps(ours, theirs, lesson.inputs.shape[-2:])
         ours = [_adapt(a, x, y) for a, x, y in zip(self.adapters, ours, theirs, strict=True)]
         with full_precision(lesson.inputs):
             ours, theirs = [x.float() for x in ours], [x.float() for x in theirs]
@@ -152,6 +158,11 @@ class FeatureKD(Term):
             ):
                 total = total + weight * loss(mine, other, **context)
         return dict(loss=total)
+
+    def _as_maps(self, ours: list[Tensor], theirs: list[Tensor], canvas):
+        """Tokens of vision transformers as maps."""
+        maps = [grid(x, canvas) for grid, x in zip(self._grids, (*ours, *theirs), strict=True)]
+        return maps[: len(ours)], maps[len(ours) :]
 
     def _context(self, lesson, size) -> dict:
         context = lesson.context(self._asks, size, self.teacher)
