@@ -13,6 +13,7 @@ from mmkd.registry import FAMILIES
 from .foundation import Foundation  # noqa: F401
 
 if find_spec('mmseg'):
+    from .branched_segmentor import BranchedSegmentor  # noqa: F401
     from .segmentor import Segmentor  # noqa: F401
 if find_spec('mmdet'):
     from .dense_detector import DenseDetector  # noqa: F401

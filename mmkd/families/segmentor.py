@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.structures import PixelData
 from mmseg.models.backbones import BEiT
+from mmseg.models.decode_heads import LRASPPHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.models.utils import resize
@@ -16,6 +17,8 @@ from mmkd.registry import FAMILIES
 
 from .family import Family, Predictions, replaced
 from .segmentor_criterion import SegmentorCriterion
+
+_LARGE_SIDE = 512
 
 
 @FAMILIES.register_module()
@@ -39,6 +42,8 @@ class Segmentor(Family):
         size = (self.dry_run_side, self.dry_run_side)
         if isinstance(getattr(model, 'backbone', None), BEiT):
             size = tuple(model.backbone.img_size)  # BEiT and MAE learn positions for one size only
+        elif isinstance(self.head(model), LRASPPHead):
+            size = (_LARGE_SIDE, _LARGE_SIDE)  # it pools windows of 49 cells of stride 8
         inputs = torch.randn(2, 3, *size, device=device)
         meta = dict(
             img_shape=size,
