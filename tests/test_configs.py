@@ -178,11 +178,12 @@ def take_a_step(path) -> None:
     # DINO picks as many cells as it has queries
     pixels = SIDE if cfg.model.student.get('num_queries', 0) <= 300 else 2 * SIDE
     shapes = ((pixels, pixels), (pixels, pixels))
+    for counter in ('iter', 'epoch'):  # YOLOX's preprocessor and TOOD's head ask for them
+        MessageHub.get_current_instance().update_info(counter, 0)
     if cfg.default_scope == 'mmdet':
         inputs, samples = det_batch(model, shapes=shapes)
     else:
         inputs, samples = seg_batch(model, shapes=shapes, classes=3)
-    MessageHub.get_current_instance().update_info('epoch', 0)  # TOOD asks for it
     losses = model.loss(inputs, samples)
     student = {
         name: p
