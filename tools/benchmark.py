@@ -214,9 +214,10 @@ def measure(cfg: Config, args: argparse.Namespace) -> dict:
     """
     torch.manual_seed(0)
     if args.random_teacher:
-        teachers = cfg.model.teacher
+        teachers = cfg.model.teacher if isinstance(cfg.model.teacher, dict) else {}
         for teacher in [teachers] if 'config' in teachers else teachers.values():
-            teacher.checkpoint = None
+            if 'checkpoint' in teacher:
+                teacher.checkpoint = None
     if not args.data:
         pad_to(cfg, args.size)
     student_cfg = copy.deepcopy(dict(cfg.model.student))  # mmseg writes into it
@@ -246,6 +247,7 @@ def measure(cfg: Config, args: argparse.Namespace) -> dict:
     teacher_bytes = sum(
         x.numel() * x.element_size()
         for teacher in distillation.teachers.values()
+        if not teacher.is_student
         for x in teacher.model.state_dict().values()
     )
     commit, dirty = describe_commit()

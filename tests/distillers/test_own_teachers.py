@@ -200,7 +200,12 @@ def test_without_an_ema_hook_it_does_not_start(root, tmp_path):
 
 @pytest.mark.parametrize(
     ('kind', 'teacher', 'buffers'),
-    [('seg', 'self', True), ('det', 'self', False), ('seg', 'ema', False), ('det', 'ema', True)],
+    [
+        pytest.param('seg', 'self', True, marks=pytest.mark.slow),
+        ('det', 'self', False),
+        ('seg', 'ema', False),
+        pytest.param('det', 'ema', True, marks=pytest.mark.slow),
+    ],
 )
 def test_resumed_equals_uninterrupted(kind, teacher, buffers, root, tmp_path):
     settings = dict(ema=dict(update_buffers=buffers), save_interval=2)
@@ -216,7 +221,7 @@ def test_resumed_equals_uninterrupted(kind, teacher, buffers, root, tmp_path):
     stock.load_state_dict(torch.load(file, weights_only=False)['state_dict'], strict=True)
 
 
-@pytest.mark.parametrize('teacher', ['self', 'ema'])
+@pytest.mark.parametrize('teacher', [pytest.param('self', marks=pytest.mark.slow), 'ema'])
 def test_with_weights_0_it_is_the_stock_student(teacher, root, tmp_path):
     model = toy_distiller(
         'seg', off=True, teacher=teacher, terms=dict(hint=HINT),
