@@ -21,7 +21,7 @@ def build_losses(
 
     Raises:
         ValueError: on a name the criterion does not have, or a loss that asks for more than it
-            gives.
+            gives or is made for feature maps.
     """
     unknown = set(overrides) - set(defaults)
     if unknown:
@@ -37,9 +37,14 @@ def build_losses(
         cfg = dict(cfg)
         weights[name] = cfg.pop('loss_weight', 1.0)
         modules[name] = build(cfg, f'LogitKD: {name}')
+        if hasattr(modules[name], 'prepare') or getattr(modules[name], 'takes_levels', False):
+            raise ValueError(
+                f'LogitKD: {name}: {type(modules[name]).__name__} compares feature maps, by blocks '
+                'that it trains or level by level; use it in FeatureKD'
+            )
         if unknown := sorted(set(getattr(modules[name], 'asks', ())) - set(gives)):
             raise ValueError(
                 f'LogitKD: {name}: {type(modules[name]).__name__} asks for {unknown[0]}, which '
-                f'predictions of this family do not come with; take another loss'
+                'predictions of this family do not come with; take another loss'
             )
     return modules, weights

@@ -141,6 +141,15 @@ def test_where_predictions_have_no_label(name):
         )  # fmt: skip
 
 
+@pytest.mark.parametrize('name', ['MGDLoss', 'ReviewKDLoss'])
+def test_losses_with_blocks_of_their_own_are_for_features(name):
+    with pytest.raises(ValueError, match=f"term 'kd': .*loss_seg: {name} compares feature maps"):
+        distil(
+            segmentor(), teacher=random_teacher(segmentor()),
+            terms=dict(kd=dict(type='LogitKD', loss_seg=dict(type=name))),
+        )  # fmt: skip
+
+
 def test_dist_on_the_class_maps_of_a_dense_detector(tmp_path):
     cfg = detector(width=16)
     path = save(lively(plain(cfg), seed=1), tmp_path / 'teacher.pth')
