@@ -5,10 +5,10 @@ import copy
 import torch
 from torch import Tensor
 
-from mmkd.adapters.tokens import TokenGrid
 from mmkd.registry import MODELS, build
 
 from .term import Term, full_precision, parse_taps, shape_of
+from .tokens import TokenGrid
 
 _PER_LEVEL = ('mask', 'label', 'scores')  # what of a loss's context depends on the map's size
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from toys import distil, random_teacher, seg_batch, vit
 
-from mmkd.adapters.tokens import TokenGrid
 from mmkd.terms.tap import Capture, Tap
+from mmkd.terms.tokens import TokenGrid
 
 
 @pytest.mark.parametrize('extra', [0, 1, 5])
