@@ -28,8 +28,13 @@ def why_no_queries(head: nn.Module) -> str | None:
     kind = type(head)
     if kind.loss_by_feat is not MaskFormerHead.loss_by_feat:
         return f'{kind.__name__} has a loss of its own'
+    return None
+
+
+def why_no_collapse(head: nn.Module) -> str | None:
+    """Why the collapse of its queries says nothing, or ``None``."""
     if head.num_classes == 1:
-        return f'{kind.__name__} has one class, of which a distribution over classes says nothing'
+        return f'{type(head).__name__} has one class, and a distribution over one says nothing'
     return None
 
 
@@ -90,6 +95,8 @@ def query_criterion(head: nn.Module, teacher: nn.Module, losses: dict, pixels, d
     layers = _checked_layers(losses.pop('layers', (-1,)), head)
     matching = losses.pop('matching', default)
     if matching is None:
+        if reason := why_no_collapse(head):
+            raise ValueError(f"LogitKD: matching=None: {reason}; write matching='hungarian'")
         return SemanticCollapse(layers, pixels(losses))
     if matching != 'hungarian':
         raise ValueError(

@@ -15,6 +15,7 @@ from .mask_queries import (
     query_criterion,
     query_head,
     said_by_queries,
+    why_no_collapse,
     why_no_queries,
     with_pixels,
 )
@@ -51,7 +52,7 @@ class MaskQuerySegmentor(Segmentor):
         return listen_to_queries(model.decode_head)
 
     def why_no_logits(self, model):
-        return why_no_queries(model.decode_head)
+        return why_no_queries(model.decode_head) or why_no_collapse(model.decode_head)
 
     def criterion(self, student, teacher, losses):
         def pixels(overrides):

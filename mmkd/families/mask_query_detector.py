@@ -2,6 +2,8 @@
 
 from functools import partial
 
+import torch
+import torch.nn.functional as F
 from mmdet.structures import DetDataSample
 
 from mmkd.registry import FAMILIES
@@ -75,3 +77,12 @@ class MaskQueryDetector(Detector):
 
     def num_classes(self, model):
         return model.panoptic_head.num_classes
+
+    def valid_cells(self, model, size, inputs, data_samples):
+        valid = super().valid_cells(model, size, inputs, data_samples)
+        if not all('gt_sem_seg' in sample for sample in data_samples):
+            return valid  # instances alone
+        labels = torch.stack([sample.gt_sem_seg.sem_seg for sample in data_samples])
+        labels = F.interpolate(labels.float(), size=tuple(size), mode='nearest')
+        known = labels < self.num_classes(model)  # void and padding have higher numbers
+        return known if valid is None else valid & known

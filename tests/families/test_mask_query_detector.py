@@ -148,10 +148,10 @@ def test_two_processes_match_like_one(tmp_path):
         assert whole[:3].abs().sum() > 0 and whole[3].eq(0).all()
 
 
-def taught(student, teacher, folder, **kd):
+def taught(student, teacher, folder, classes=CLASSES, **kd):
     path = save(lively(plain(teacher), seed=1), folder / 'teacher.pth')
     return distil(
-        student, CLASSES, terms=dict(kd=dict(type='LogitKD', **kd)),
+        student, classes, terms=dict(kd=dict(type='LogitKD', **kd)),
         teacher=dict(config=teacher, checkpoint=path, classes='same'),
     )  # fmt: skip
 
@@ -193,6 +193,33 @@ def test_a_student_that_is_its_teacher_has_no_loss(tmp_path):
     assert all(abs(x.item()) < 1e-5 for name, x in losses.items() if name.startswith('kd.'))
 
 
+def test_instances_of_one_class_are_matched(tmp_path):
+    cfg = mask_detector(things=1, stuff=0)
+    model = taught(cfg, cfg, tmp_path, CLASSES[:1])
+    inputs, samples = mask_batch(model)
+    for sample in samples:
+        sample.gt_instances.labels.zero_()
+        del sample.gt_sem_seg
+    losses = model.loss(inputs, samples)
+    assert all(losses[f'kd.loss_{name}'] > 0 for name in ('cls', 'mask', 'dice'))
+
+
+@pytest.mark.parametrize('matching', [None, 'hungarian'])
+def test_void_pixels_teach_nothing(matching, tmp_path):
+    model = norms_in_eval(taught(mask_detector(), mask_detector(width=16), tmp_path,
+                                 matching=matching))  # fmt: skip
+    inputs, samples = mask_batch(model)
+    samples[0].gt_sem_seg.sem_seg[:] = 255
+    samples[1].gt_sem_seg.sem_seg[:, 32:] = 255
+    masks = []
+    model.panoptic_head.register_forward_hook(lambda m, a, out: masks.append(out[1][-1]))
+    losses = model.loss(inputs, samples)
+    ours = sum(x for name, x in losses.items() if name.startswith('kd.'))
+    gradient = torch.autograd.grad(ours, masks[0])[0]
+    assert gradient[0].eq(0).all() and gradient[1, :, 9:].eq(0).all()
+    assert gradient[1, :, :8].abs().sum() > 0
+
+
 def test_panoptic_and_semantic_models_teach_each_other(tmp_path):
     panoptic, semantic = mask_detector(), mask_segmentor(classes=3)
     pairs = [
@@ -230,6 +257,10 @@ def test_panoptic_and_semantic_models_teach_each_other(tmp_path):
             "matching='hungarian' needs a teacher whose queries predict masks, which EncoderDecod",
         ),
         (mask_detector(), mask_detector(), dict(loss_seg=None), 'loss_cls, loss_dice, loss_mask'),
+        (
+            mask_detector(things=1, stuff=0), mask_detector(things=1, stuff=0),
+            dict(matching=None), "has one class, .*; write matching='hungarian'",
+        ),
     ],
 )  # fmt: skip
 def test_pairs_that_do_not_compare(student, teacher, keys, message):
