@@ -166,6 +166,11 @@ class QueryDetector(Detector):
         """What a DINO's encoder says of the cells of maps ``(stride, (H, W))``."""
         return encoder_targets(outputs['cls'], match, [size for _, size in maps], lesson)
 
+    def score_logits(self, model, outputs):
+        if not is_two_stage(model):
+            raise ValueError(f'{self.why_no_cells(model)}; take another region, or none')
+        return outputs['cls']
+
     def cell_scores(self, model, outputs, size, lesson):
         return encoder_scores(outputs['cls'], size)
 

@@ -4,6 +4,8 @@ import itertools
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from mmengine.registry import MODELS, init_default_scope
 from torch.nn.functional import logsigmoid
 from toys import (
@@ -58,22 +60,24 @@ def teachers_say(model, batch):
         )
 
 
-@pytest.mark.parametrize('matching', ['hungarian', 'queries'])
 @pytest.mark.parametrize('kind', KINDS)
-def test_a_student_that_is_its_teacher_has_nothing_to_learn(kind, matching, tmp_path):
-    cfg = query_detector(kind)
-    model = taught(tmp_path, query_detector(kind), cfg, seeds=(2, 2), matching=matching)
-    teacher = model.distillation.teachers[None].model
-    model.load_state_dict(teacher.state_dict(), strict=True)
-    batch = det_batch(model)
-    kd, _ = step(model, batch)
-    assert all(abs(value) < 1e-4 for value in kd.values()), kd
+def test_a_student_that_is_its_teacher_has_nothing_to_learn(kind, tmp_path):
+    path = save(lively(plain(query_detector(kind)), 2), tmp_path / 'teacher.pth')
+    model = distil(
+        query_detector(kind), ANIMALS[:3], student_checkpoint=path,
+        teacher=dict(config=query_detector(kind), checkpoint=path, classes='same'),
+        terms=dict(kd=dict(type='LogitKD'), own=dict(type='LogitKD', matching='queries')),
+    )  # fmt: skip
+    batch, teacher = det_batch(model), model.distillation.teachers[None].model
+    names = [f'{term}.{name}' for term in ('kd', 'own') for name in NAMES]
+    losses = model.loss(*batch)
+    assert all(abs(losses[name]) < 1e-4 for name in names), losses
     with torch.no_grad():
         for name, x in teacher.named_parameters():
             if 'decoder' in name and x.dim() > 1:
                 x.neg_()
-    kd, _ = step(model, batch)
-    assert all(value > 1e-2 for value in kd.values()), kd
+    losses = model.loss(*batch)
+    assert all(losses[name] > 1e-2 for name in names), losses
 
 
 def corners(box):
@@ -148,8 +152,13 @@ def test_values_and_gradients_are_those_of_every_matching_tried(kind, tmp_path):
         assert first.numel() and first.eq(0).all()
 
 
-@pytest.mark.parametrize('matching', ['hungarian', 'queries'])
-@pytest.mark.parametrize('kind', ['detr', 'dab', 'deformable', 'dino'])
+@pytest.mark.parametrize(
+    'kind, matching',
+    [
+        ('detr', 'hungarian'), ('detr', 'queries'), ('dab', 'queries'), ('deformable', 'queries'),
+        ('dino', 'hungarian'), ('dino', 'queries'),
+    ],
+)  # fmt: skip
 def test_other_numbers_depths_and_widths(kind, matching, tmp_path):
     teacher = query_detector(kind, queries=7, layers=3, embed=32, width=16)
     student = query_detector(kind, queries=4, layers=2, embed=16)
@@ -296,6 +305,39 @@ def test_weight_0_leaves_gradients_and_the_random_stream_alone(tmp_path):
     assert mine.keys() == other.keys() and all(torch.equal(mine[n], other[n]) for n in mine)
 
 
+def test_a_two_stage_teacher_says_where_it_is_sure():
+    def with_region(teacher):
+        term = dict(type='FeatureKD', tap='neck', region=dict(type='ConfidenceRegion'))
+        teacher = random_teacher(query_detector(teacher, embed=32))
+        student = query_detector('dino' if teacher['config']['type'] == 'DINO' else 'dab')
+        return distil(student, ANIMALS[:3], teacher=teacher, terms=dict(f=term))
+
+    model = with_region('dino')
+    lively(model.distillation.teachers[None].model, 1)
+    lessons = []
+    model.distillation.parts[0].register_forward_pre_hook(lambda m, a: lessons.append(a[0]))
+    model.loss(*det_batch(model))
+    lesson = lessons[0]
+    outputs = lesson.teacher(None).predictions.outputs
+    scores = [x.amax(1, keepdim=True).sigmoid() for x in outputs['cls']]
+    assert [x.shape[-1] for x in scores] == [8, 4, 2] and scores[0].max() > 0.5
+    for size, level in ((16, 0), (8, 0), (4, 1), (1, 2)):
+        found = lesson.context(['scores'], (size, size), None)['scores']
+        wanted = scores[level]
+        if size == 16:
+            wanted = wanted.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        if size == 1:
+            wanted = wanted.amax((2, 3), keepdim=True)
+        assert torch.equal(found, wanted)
+    region = model.distillation.parts[0].region(lesson, (8, 8))
+    coarse = [x.repeat_interleave(8 // x.shape[-1], 2) for x in scores]
+    coarse = [x.repeat_interleave(8 // x.shape[-1], 3) for x in coarse]
+    assert torch.equal(region, torch.stack(coarse).amax(0))
+    model = with_region('dab')
+    with pytest.raises(ValueError, match='DABDETR has no encoder that classifies its cells; take'):
+        model.loss(*det_batch(model))
+
+
 @pytest.mark.parametrize(
     'student, teacher, losses, message',
     [
@@ -308,9 +350,6 @@ def test_weight_0_leaves_gradients_and_the_random_stream_alone(tmp_path):
             ".*use matching='hungarian'",
         ),
         ('dino', 'dino', dict(matching='hungry'), "matching='hungry' must be one of"),
-        ('dino', 'dino', dict(layers='first'), "layers='first' must be one of"),
-        ('dino', 'dino', dict(top=0), 'top=0 must be a number of queries'),
-        ('dino', 'dino', dict(loss_dfl=None), "unknown argument 'loss_dfl'; this family has l"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(student, teacher, losses, message):
@@ -323,8 +362,58 @@ def test_mistakes_are_one_line(student, teacher, losses, message):
     assert str(error.value).startswith("term 'kd': ") and '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    'losses, message',
+    [
+        (dict(layers='first'), r"^LogitKD: layers='first' must be one of \('depth', 'last'\)$"),
+        (dict(top=0), '^LogitKD: top=0 must be a number of queries, or None: all$'),
+        (dict(loss_dfl=None), "^LogitKD: unknown argument 'loss_dfl'; this family has loss_bbox, "),
+    ],
+)
+def test_options_that_do_not_exist(losses, message):
+    model = plain(query_detector('detr'))
+    with pytest.raises(ValueError, match=message):
+        QueryCriterion(model, model, losses)
+
+
 def test_heads_of_a_kind_of_their_own_are_left_alone():
     model = plain(query_detector('dino'))
     assert type(find_family(model)) is QueryDetector
     model.bbox_head.__class__ = type('Other', (type(model.bbox_head),), dict(forward=lambda x: x))
     assert type(find_family(model)) is not QueryDetector
+
+
+def on_a_rank(rank, store, folder):
+    """The KD's gradients on one of the batch's two images."""
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=2)
+    torch.save(gradients(folder, slice(rank, rank + 1)), folder / f'{rank}.pth')
+    dist.destroy_process_group()
+
+
+def gradients(folder, images):
+    teacher = dict(config=query_detector('dab', width=16), classes='same')
+    teacher['checkpoint'] = str(folder / 'teacher.pth')
+    found = []
+    for matching in ('hungarian', 'queries'):
+        terms = dict(kd=dict(type='LogitKD', matching=matching))
+        model = distil(query_detector('dab'), ANIMALS[:3], teacher=teacher, terms=terms)
+        lively(model, 2)
+        inputs, samples = det_batch(model, ignored=[[], [[0, 0, 30, 30]]])
+        losses = model.loss(inputs[images], samples[images])
+        sum(losses[f'kd.{name}'] for name in NAMES).backward()
+        found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    return found
+
+
+@pytest.mark.slow
+def test_two_processes_teach_like_one(tmp_path):
+    save(lively(plain(query_detector('dab', width=16)), 1), tmp_path / 'teacher.pth')
+    mp.spawn(on_a_rank, args=(str(tmp_path / 'store'), tmp_path), nprocs=2)
+    ranks = [torch.load(tmp_path / f'{rank}.pth') for rank in (0, 1)]
+    for alone, first, second in zip(gradients(tmp_path, slice(None)), *ranks):
+        assert alone.keys() == first.keys() == second.keys()
+        largest = max(float(g.abs().max()) for g in alone.values())
+        for name, gradient in alone.items():
+            both = (first[name] + second[name]) / 2  # as DDP averages
+            torch.testing.assert_close(both, gradient, rtol=1e-3, atol=1e-4 * largest)
