@@ -16,6 +16,7 @@ ROW_LOSSES = (
     'FeatureMSE',
     'BoxKDLoss',
     'LDLoss',
+    'LocalizationSelfKD',
     'DKDLoss',
     'NKDLoss',
     'OFALoss',
@@ -41,7 +42,8 @@ SETTINGS = dict(
 def batch(name, case):
     """Student, teacher, mask and label of 4 images, or of 12 rows."""
     generator = torch.Generator().manual_seed(0)
-    shape = torch.Size((12, 4) if name in ('BoxKDLoss', 'LDLoss', 'DiceKDLoss') else (4, 3, 2, 3))
+    rows = ('BoxKDLoss', 'LDLoss', 'LocalizationSelfKD', 'DiceKDLoss')
+    shape = torch.Size((12, 4) if name in rows else (4, 3, 2, 3))
     student = torch.randn(shape, generator=generator)
     teacher = torch.randn(shape, generator=generator)
     if name == 'BoxKDLoss':
@@ -74,6 +76,8 @@ def loss_of(name, student, teacher, mask, label):
         loss.prepare(student, teacher)
         randomised(loss)
     context = {key: known[key] for key in getattr(loss, 'asks', ())}
+    if name == 'LocalizationSelfKD':
+        context['matched'] = label > 0
     return loss(student, teacher, mask=mask, **context)
 
 
