@@ -174,14 +174,14 @@ class QueryDetector(Detector):
     def cell_scores(self, model, outputs, size, lesson):
         return encoder_scores(outputs['cls'], size)
 
-    def towers(self, model: nn.Module, start: int):
+    def towers(self, model: nn.Module, start: int, who: str = 'teacher'):
         """Refuses: there are no convolutions to go on through.
 
         Raises:
             ValueError: always.
         """
         raise ValueError(
-            f"the teacher's {type(model.bbox_head).__name__} has no towers; use SemanticExit"
+            f"the {who}'s {type(model.bbox_head).__name__} has no towers; use SemanticExit"
         )
 
 

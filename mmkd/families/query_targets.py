@@ -41,7 +41,7 @@ def query_targets(head: nn.Module, outputs: dict, match, lesson) -> QueryTargets
     box = outputs['query_box'][0].float()
     scores = cls.softmax(-1)[..., :-1] if softmax else cls.sigmoid()
     score = scores.amax(-1) * ~_ignored(box, lesson.data_samples)
-    inputs = {name: outputs[name][0] for name in INPUTS if name in outputs}
+    inputs = {name: outputs[name][0].float() for name in INPUTS if name in outputs}
     return QueryTargets(cls, box, score, inputs)
 
 

@@ -376,6 +376,27 @@ def test_options_that_do_not_exist(losses, message):
         QueryCriterion(model, model, losses)
 
 
+@pytest.mark.parametrize(
+    'kind, student, message',
+    [
+        (
+            'CrossExit',
+            detector(),
+            "^exit 'e': the teacher's DINOHead has no towers; use SemanticExit",
+        ),
+        (
+            'DenseExit',
+            query_detector('dino'),
+            "^exit 'e': DenseExit needs a RetinaNet, .*, not DINO",
+        ),
+    ],
+)
+def test_exits_that_need_a_dense_head(kind, student, message):
+    exits = dict(e=dict(type=kind, tap='backbone[1:]'))
+    with pytest.raises(ValueError, match=message):
+        distil(student, ANIMALS[:3], teacher=random_teacher(query_detector('dino')), exits=exits)
+
+
 def test_heads_of_a_kind_of_their_own_are_left_alone():
     model = plain(query_detector('dino'))
     assert type(find_family(model)) is QueryDetector
