@@ -148,6 +148,11 @@ class Distilled:
             raise ValueError(
                 f'teacher {teachers[name].title!r} is the student itself; test its checkpoint'
             )
+        if not hasattr(teachers[name].model, 'predict'):
+            raise ValueError(
+                f'teacher {teachers[name].title!r} is a bare backbone: it predicts nothing that '
+                'could be judged'
+            )
         teachers[name].start(student_classes)
         self.__dict__['predict'] = teachers[name].predict
 
