@@ -83,12 +83,11 @@ SEGMENTORS = dict(
 )
 
 
-SLOW = ('mobilenetv3',)
+def cases(models, *slow):
+    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in models]
 
 
-@pytest.mark.parametrize(
-    'name', [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in SEGMENTORS]
-)
+@pytest.mark.parametrize('name', cases(SEGMENTORS, 'mobilenetv3'))
 def test_segmentors(name):
     make, tap = SEGMENTORS[name]
     early = 'backbone[0:2]' if name != 'vit' else 'backbone[0]'
@@ -140,7 +139,7 @@ DETECTORS = dict(
 )
 
 
-@pytest.mark.parametrize('name', DETECTORS)
+@pytest.mark.parametrize('name', cases(DETECTORS, 'hrnet', 'mobilenetv2'))
 def test_detectors(name):
     make, early = DETECTORS[name]
     takes_a_step(make(8), make(16), 'neck', early)

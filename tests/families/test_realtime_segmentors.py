@@ -120,7 +120,9 @@ CASES = dict(
 )
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize(
+    'name', [pytest.param(n, marks=pytest.mark.slow) if n == 'ddrnet' else n for n in CASES]
+)
 def test_taught_by_its_like(name):
     make, tap, early, teacher_tap = CASES[name]
     takes_a_step(make(8), make(12), tap, early, teacher_tap)
