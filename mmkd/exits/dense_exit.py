@@ -43,7 +43,7 @@ class DenseExit(Exit):
         if not hasattr(family, 'light_head'):
             raise ValueError(
                 f'{self.where}: DenseExit needs a RetinaNet, FCOS, ATSS, GFL, PAA, VFNet, TOOD, '
-                f'RepPoints, RTMDet or YOLOX, not {family.kind}'
+                f'RepPoints, RTMDet or YOLOX, not {family.kind}; two-stage detectors have RoIExit'
             )
         stages = rehearsal.student_tensors(self)
         wanted = family.strides(rehearsal.model)

@@ -1,12 +1,10 @@
 """Early predictions of two-stage detectors."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 from torch import Tensor, nn
 
-from mmkd.families.family import Predictions
-from mmkd.families.two_stage import TwoStage
-from mmkd.families.two_stage_targets import box_heads
 from mmkd.registry import MODELS, build_in_scope
 from mmkd.terms.term import full_precision, shape_of
 
@@ -56,7 +54,7 @@ class RoIExit(Exit):
         self.branch = nn.Module()
 
     def prepare(self, rehearsal) -> None:
-        if not isinstance(rehearsal.family, TwoStage):
+        if not hasattr(rehearsal.family, 'first_box_head'):
             raise ValueError(
                 f'{self.where}: RoIExit needs Faster, Mask or Cascade R-CNN with stock heads, not '
                 f'{rehearsal.family.kind}; use DenseExit or SemanticExit'
@@ -71,7 +69,7 @@ class RoIExit(Exit):
             )
         width = self.channels
         if width is None:
-            width = min(_WIDTH, box_heads(rehearsal.model)[0].in_channels)
+            width = min(_WIDTH, rehearsal.family.first_box_head(rehearsal.model).in_channels)
         cfg = rehearsal.student_cfg
         self.extractor, self.branch = (
             build_in_scope(dict(part, _scope_=cfg['_scope_']), f'{self.where}: head')
@@ -92,7 +90,7 @@ class RoIExit(Exit):
         outputs = dict(roi_cls=[cls], roi_box=[box])
         losses = {}
         if self.gt:
-            told = Predictions(context=(rois,))
+            told = replace(lesson.student.predictions, context=(rois,))
             labels = lesson.family.ground_truth_losses(self.branch, outputs, told)
             for name, value in labels.items():
                 losses[f'gt_{name}'] = value * (self.weight * self.gt)

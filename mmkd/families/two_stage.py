@@ -118,7 +118,11 @@ class TwoStage(Detector):
         return cell_scores(model.rpn_head, outputs, size, lesson)
 
     def num_classes(self, model):
-        return box_heads(model)[0].num_classes
+        return self.first_box_head(model).num_classes
+
+    def first_box_head(self, model: nn.Module) -> nn.Module:
+        """The box head that sees the RPN's proposals."""
+        return box_heads(model)[0]
 
     def ground_truth_losses(self, head, outputs, predictions):
         rois = predictions.context[0]

@@ -15,9 +15,11 @@ class LogitKD(Term):
     their queries (``layers``, by default the last), or matched queries (``matching='hungarian'``)
     by ``loss_cls``, ``loss_mask`` and ``loss_dice``. Dense detectors: ``loss_cls``, ``loss_bbox``,
     for GFL ``loss_dfl``, for FCOS and ATSS ``loss_centerness``, for PAA ``loss_iou``, for YOLOX
-    ``loss_obj``. Query-based detectors: ``loss_cls``, ``loss_bbox`` and ``loss_iou`` of each layer
-    (``layers='depth' | 'last'``), queries matched (``matching='hungarian'``, the ``top=100`` surest
-    of the teacher) or the teacher's put to the student's decoder (``matching='queries'``).
+    ``loss_obj``. Two-stage detectors: ``loss_rpn_cls``, ``loss_rpn_bbox`` and, on the student's
+    own sampled proposals, ``loss_cls``, ``loss_bbox`` and ``loss_mask``. Query-based detectors:
+    ``loss_cls``, ``loss_bbox`` and ``loss_iou`` of each layer (``layers='depth' | 'last'``),
+    queries matched (``matching='hungarian'``, the ``top=100`` surest of the teacher) or the
+    teacher's put to the student's decoder (``matching='queries'``).
 
     Args:
         teacher: which teacher, where several are named.

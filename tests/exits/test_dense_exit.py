@@ -230,7 +230,7 @@ def test_mistakes_are_one_line(keys, message):
 
 
 def test_a_segmentor_has_no_use_for_it():
-    with pytest.raises(ValueError, match="exit 'e': DenseExit needs RetinaNet"):
+    with pytest.raises(ValueError, match="exit 'e': DenseExit needs a RetinaNet"):
         distil(
             segmentor(), exits=dict(e=dict(type='DenseExit', tap='backbone[1:]', gt=1.0, kd=0.0))
         )  # fmt: skip

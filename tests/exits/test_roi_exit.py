@@ -52,7 +52,7 @@ def sampled(model, batch):
     return losses, kept[0]
 
 
-@pytest.mark.parametrize('kind', [{}, dict(masks=True), dict(stages=2)])
+@pytest.mark.parametrize('kind', [dict(masks=True), dict(stages=2)])
 def test_a_light_head_on_the_students_own_rois(kind):
     model = with_exit(two_stage(**kind), random_teacher(two_stage(width=12, **kind)))
     (part,) = model.distillation.parts
@@ -244,6 +244,7 @@ def test_a_segmentor_has_no_use_for_it():
 
 @pytest.mark.parametrize('kind', ['DenseExit', 'CrossExit'])
 def test_other_exits_say_that_they_do_not_apply(kind):
-    with pytest.raises(ValueError, match=f"exit 'e': .*{kind}|exit 'e': the teacher must") as error:
+    message = dict(DenseExit='not FasterRCNN; .* RoIExit', CrossExit='the teacher must be')[kind]
+    with pytest.raises(ValueError, match=f"exit 'e': .*{message}") as error:
         with_exit(type=kind)
     assert '\n' not in str(error.value)
