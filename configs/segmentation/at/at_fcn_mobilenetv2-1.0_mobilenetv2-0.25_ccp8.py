@@ -2,7 +2,7 @@
 
 As published for maps of 8 x 8 to 32 x 32 cells; here they have 10 x 7 to 20 x 13.
 """
-_base_ = './kd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8.py'
+_base_ = '../ccp8/kd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8.py'
 
 model = dict(
     terms=dict(

@@ -3,7 +3,7 @@
 SKD's own figures: student 69.10, pixels 70.51, with affinities 71.78 mIoU. Its weight of 10 for
 pixels counts each image of a GPU, of which there are 2 here.
 """
-_base_ = './kd_pspnet_r101-d8_r18-d8_4xb2-80k_cityscapes-512x1024.py'
+_base_ = '../cityscapes/kd_pspnet_r101-d8_r18-d8_4xb2-80k_cityscapes-512x1024.py'
 
 model = dict(
     terms=dict(

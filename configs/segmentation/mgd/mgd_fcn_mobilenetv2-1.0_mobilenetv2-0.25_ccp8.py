@@ -2,7 +2,7 @@
 
 Squares are summed, so the published 2e-5 for a map of 2048 x 64 x 64 is 7.5e-3 for 320 x 10 x 7.
 """
-_base_ = './kd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8.py'
+_base_ = '../ccp8/kd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8.py'
 
 model = dict(
     terms=dict(

@@ -2,7 +2,7 @@
 
 Published: weight 1 each, no labels at the exits, eps 1.5 (ImageNet).
 """
-_base_ = './kd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8.py'
+_base_ = '../ccp8/kd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8.py'
 
 ofa = dict(type='OFALoss', eps=1.5)
 model = dict(

@@ -1,4 +1,4 @@
 """DIST in the place of pixel-wise KL: correlation across classes and across pixels."""
-_base_ = './kd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8.py'
+_base_ = '../ccp8/kd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8.py'
 
 model = dict(terms=dict(kd=dict(loss_seg=dict(type='DISTLoss'))))

@@ -3,7 +3,7 @@
 Squares are summed, so Cityscapes' 2e-6 is 1.5e-3 for a map of 320 x 10 x 7 instead of
 2048 x 64 x 128. As the authors do on CamVid, the small map is not pooled before the contrast.
 """
-_base_ = './kd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8.py'
+_base_ = '../ccp8/kd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8.py'
 
 model = dict(
     terms=dict(

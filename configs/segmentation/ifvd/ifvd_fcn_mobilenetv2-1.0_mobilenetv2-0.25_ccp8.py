@@ -2,7 +2,7 @@
 
 Weight 20 beside KD of weight 1, as in CIRKD's re-run; the authors have 200 beside 10.
 """
-_base_ = './kd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8.py'
+_base_ = '../ccp8/kd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8.py'
 
 model = dict(
     terms=dict(

@@ -3,7 +3,7 @@
 The authors' weights, beside vanilla logit KD; without their adversarial loss.
 Published: student 74.87, teacher 79.76 mIoU.
 """
-_base_ = './kd_pspnet_r101-d8_r18-d8_4xb2-80k_cityscapes-512x1024.py'
+_base_ = '../cityscapes/kd_pspnet_r101-d8_r18-d8_4xb2-80k_cityscapes-512x1024.py'
 
 model = dict(
     terms=dict(

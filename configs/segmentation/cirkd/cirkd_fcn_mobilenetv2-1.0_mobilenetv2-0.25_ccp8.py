@@ -3,7 +3,7 @@
 Published weights, beside vanilla logit KD. Pooled, and with an eighth of the keys: a step takes
 every pair of pixels, here on a CPU.
 """
-_base_ = './kd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8.py'
+_base_ = '../ccp8/kd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8.py'
 
 model = dict(
     terms=dict(

@@ -3,7 +3,7 @@
 Published weights: labels 0.7, predictions 0.3 at tau 3, last stage's feature 0.03 (as a norm over
 the batch; here as the mean square).
 """
-_base_ = './fcn_mobilenetv2-0.25_ccp8.py'
+_base_ = '../ccp8/fcn_mobilenetv2-0.25_ccp8.py'
 
 model = dict(
     _delete_=True,

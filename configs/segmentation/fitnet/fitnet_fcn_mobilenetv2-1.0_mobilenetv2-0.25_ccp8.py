@@ -1,5 +1,5 @@
 """FitNets: the head's features by their squared difference, weight 10, beside pixel-wise KL."""
-_base_ = './kd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8.py'
+_base_ = '../ccp8/kd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8.py'
 
 model = dict(
     terms=dict(

@@ -1,5 +1,5 @@
 """SKD without its discriminator: pixel-wise KL + the affinities of the head's pooled features."""
-_base_ = './kd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8.py'
+_base_ = '../ccp8/kd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8.py'
 
 model = dict(
     terms=dict(

@@ -2,7 +2,7 @@
 
 The authors' weight and temperature. Published: student 74.87, teacher 79.76 mIoU.
 """
-_base_ = './kd_pspnet_r101-d8_r18-d8_4xb2-80k_cityscapes-512x1024.py'
+_base_ = '../cityscapes/kd_pspnet_r101-d8_r18-d8_4xb2-80k_cityscapes-512x1024.py'
 
 model = dict(
     terms=dict(kd=dict(weight=3., loss_seg=dict(type='ChannelWiseDivergence', tau=4.))))

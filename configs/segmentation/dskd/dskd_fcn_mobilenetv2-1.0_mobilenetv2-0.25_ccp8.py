@@ -2,7 +2,7 @@
 
 Three branches share a weight of 1 in proportion to their losses; labels are left to the student.
 """
-_base_ = './kd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8.py'
+_base_ = '../ccp8/kd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8.py'
 
 model = dict(
     exits=dict(
