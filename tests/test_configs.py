@@ -6,6 +6,7 @@ all of them under ``-m slow``.
 
 import functools
 import json
+import re
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -30,22 +31,20 @@ CONFIGS = sorted(
     for path in (ROOT / 'configs').rglob('*.py')
     if '_base_' not in path.relative_to(ROOT).parts
 )
-KINDS = ('kd', 'kd-ds', 'kd-ds-pkd', 'kd-cross', 'kd-sem', 'fkd', 'ds-gt')
-KINDS = (*KINDS, 'dkd', 'nkd', 'dist', 'skd-pa', 'at')
-KINDS = (*KINDS, 'ifvd', 'cirkd', 'af-dcd', 'cwd')
-KINDS = (*KINDS, 'fgd', 'mgd', 'fbkd', 'reviewkd', 'defeat', 'frs')
-KINDS = (*KINDS, 'pkd')
-KINDS = (*KINDS, 'ofa', 'dskd')
-KINDS = (*KINDS, 'crosskd', 'ld')
-WITH_EXITS = ('kd-ds', 'kd-ds-pkd', 'kd-cross', 'kd-sem', 'ds-gt')
-KINDS = (*KINDS, 'byot', 'cosine')
-WITH_EXITS = (*WITH_EXITS, 'ofa', 'dskd')
-WITH_EXITS = (*WITH_EXITS, 'byot')
-DISTILLATIONS = [path for path in CONFIGS if path.name.split('_')[0] in KINDS]
-SMALL = [path for path in CONFIGS if {'demo', 'bccd', 'ccp8'} & set(path.parts)]
+DATA_SETS = (
+    'demo', 'my_data', 'bccd', 'coco', 'ccp8', 'cityscapes', 'ade20k', 'voc12aug',
+)  # fmt: skip
+# what lies in the folder of its data set; all else that has a teacher lies in its method's
+KINDS = ('kd', 'kd-ds', 'kd-ds-pkd', 'kd-cross', 'kd-sem', 'ds-gt')
+WITH_EXITS = ('kd-ds', 'kd-ds-pkd', 'kd-cross', 'kd-sem', 'ds-gt', 'ofa', 'dskd', 'byot')
+METHODS = sorted({path.parent for path in CONFIGS if path.parent.name not in DATA_SETS})
+DISTILLATIONS = [
+    path for path in CONFIGS if path.parent in METHODS or path.name.split('_')[0] in KINDS
+]
+SMALL = [path for path in CONFIGS if re.search('_(digits|bccd|ccp8)', path.name)]
 ONE_PER_FAMILY = [
     'configs/detection/coco/kd-ds_retinanet_r101_r18_fpn_1x_coco.py',
-    'configs/detection/coco/fkd_rtmdet_s_tiny_8xb32-300e_coco.py',
+    'configs/detection/rtmdet_kd/fkd_rtmdet_s_tiny_8xb32-300e_coco.py',
     'configs/segmentation/cityscapes/kd-ds_pspnet_r101-d8_r18-d8_4xb2-80k_cityscapes-512x1024.py',
 ]
 SIDE = 128  # pixels
@@ -61,14 +60,21 @@ published = functools.cache(lambda config: resolve_model(config).published)
 
 
 def test_there_are_configs():
-    assert len(CONFIGS) >= 61
-    assert len(DISTILLATIONS) >= 47
+    assert len(CONFIGS) >= 120
+    assert len(DISTILLATIONS) >= 100
+    assert len(METHODS) >= 20
     assert set(map(Path, ONE_PER_FAMILY)) <= set(DISTILLATIONS)
-    places = {path.parent.relative_to('configs').as_posix() for path in CONFIGS}
-    assert places >= {
-        'demo', 'detection/bccd', 'detection/coco', 'detection/my_data', 'segmentation/ccp8',
-        'segmentation/cityscapes', 'segmentation/ade20k', 'segmentation/my_data',
-    }  # fmt: skip
+    assert {path.parent.name for path in CONFIGS} >= set(DATA_SETS)
+
+
+@pytest.mark.parametrize('folder', METHODS, ids=str)
+def test_the_page_of_a_method_lists_its_configs(folder):
+    page = (folder / 'README.md').read_text()
+    linked = set(re.findall(r'\]\(([^/)]+\.py)\)', page))
+    assert linked == {path.name for path in CONFIGS if path.parent == folder}
+    commands = re.findall(r'python tools/train\.py (\S+)', page)
+    assert commands and {Path(name).parent for name in commands} == {folder}
+    assert set(map(Path, commands)) <= set(DISTILLATIONS)
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=str)

@@ -2,7 +2,7 @@
 
 Published with detectron2's models: student 33.3, distilled 35.1 box AP.
 """
-_base_ = './kd_faster-rcnn_r101_r18_fpn_1x_coco.py'
+_base_ = '../coco/kd_faster-rcnn_r101_r18_fpn_1x_coco.py'
 
 model = dict(
     terms=dict(

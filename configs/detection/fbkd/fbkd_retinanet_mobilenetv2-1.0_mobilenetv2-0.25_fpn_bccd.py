@@ -1,5 +1,5 @@
 """FBKD on the neck's outputs: attended features and non-local relations, as for one stage."""
-_base_ = './kd_retinanet_mobilenetv2-1.0_mobilenetv2-0.25_fpn_bccd.py'
+_base_ = '../bccd/kd_retinanet_mobilenetv2-1.0_mobilenetv2-0.25_fpn_bccd.py'
 
 model = dict(
     terms=dict(

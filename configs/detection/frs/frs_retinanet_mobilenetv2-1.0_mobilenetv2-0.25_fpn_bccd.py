@@ -1,5 +1,5 @@
 """FRS: features and classes where the teacher sees something, at RetinaNet's published weights."""
-_base_ = './kd_retinanet_mobilenetv2-1.0_mobilenetv2-0.25_fpn_bccd.py'
+_base_ = '../bccd/kd_retinanet_mobilenetv2-1.0_mobilenetv2-0.25_fpn_bccd.py'
 
 schedule = dict(warmup=50)  # published: 500 of 180,000 iterations
 model = dict(

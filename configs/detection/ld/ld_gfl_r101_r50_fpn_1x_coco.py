@@ -4,7 +4,7 @@ Published: student 40.1, teacher 44.7, distilled 41.1 box AP (main region only).
 weighted by the student's score, 0.25 times the mean over 17 bins and divided by no number of
 boxes: as much as 1.0 here where these scores sum up to 68 on a GPU.
 """
-_base_ = './kd_gfl_r101_r50_fpn_1x_coco.py'
+_base_ = '../coco/kd_gfl_r101_r50_fpn_1x_coco.py'
 
 model = dict(
     terms=dict(

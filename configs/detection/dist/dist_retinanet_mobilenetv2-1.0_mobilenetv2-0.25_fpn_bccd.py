@@ -1,5 +1,5 @@
 """DIST on each level's raw class maps, anchors and classes as channels; boxes are not taught."""
-_base_ = './kd_retinanet_mobilenetv2-1.0_mobilenetv2-0.25_fpn_bccd.py'
+_base_ = '../bccd/kd_retinanet_mobilenetv2-1.0_mobilenetv2-0.25_fpn_bccd.py'
 
 model = dict(
     terms=dict(

@@ -1,5 +1,5 @@
 """DeFeat on the neck's outputs: objects and background apart, at the weights published for VOC."""
-_base_ = './kd_retinanet_mobilenetv2-1.0_mobilenetv2-0.25_fpn_bccd.py'
+_base_ = '../bccd/kd_retinanet_mobilenetv2-1.0_mobilenetv2-0.25_fpn_bccd.py'
 
 model = dict(
     terms=dict(
