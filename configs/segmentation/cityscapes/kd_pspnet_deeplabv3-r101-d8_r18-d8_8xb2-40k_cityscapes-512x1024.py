@@ -1,0 +1,16 @@
+"""PSPNet-R18 taught by DeepLabV3-R101 with CIRKD's schedule: vanilla logit KD, pixel by pixel.
+
+CIRKD's figures: student 72.55, teacher 78.07 mIoU; this teacher of mmseg has 80.20.
+"""
+_base_ = './pspnet_r18-d8_8xb2-40k_cityscapes-512x1024.py'
+
+model = dict(
+    _delete_=True,
+    type='mmkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        config='mmseg::deeplabv3/deeplabv3_r101-d8_4xb2-80k_cityscapes-512x1024.py',
+        checkpoint='published'),
+    terms=dict(kd=dict(type='LogitKD')))
+
+default_hooks = dict(distill=dict(type='mmkd.DistillHook'))
