@@ -104,7 +104,7 @@ def test_a_mistake_with_a_plugin_is_one_line(site):
         "unknown type 'mmkd_exampel.HuberFeatureLoss'.*custom_imports",
         'HuberFeatureLoss: delta=0 must be positive',
         "unknown argument 'beta'; it has delta",
-        "'HeatmapExit' is not a type of term; write one of FeatureKD, LogitKD",
+        "'HeatmapExit' is not a type of term; write one of CrossKD, FeatureKD, LogitKD",
     )
     assert len(lines) == len(expected)
     for line, text in zip(lines, expected):

@@ -80,7 +80,7 @@ def test_a_step_without_a_part_leaves_it_as_it_was(write_distillation, load_tool
 def test_the_pages_commands_can_be_measured(load_tool):
     page = (Path(__file__).parents[2] / 'docs/benchmark.md').read_text()
     commands = re.findall(r'^python tools/benchmark.py (configs/.*)$', page, re.M)
-    assert len(commands) == 2
+    assert len(commands) == 4
     tool = load_tool('benchmark')
     for command in commands:
         args = tool.parse_args(shlex.split(command))
@@ -88,6 +88,26 @@ def test_the_pages_commands_can_be_measured(load_tool):
         cfg = tool.load_config(args)
         tool.check(args, cfg)
         assert resolve_model(cfg.model.teacher.config).model.backbone.depth == 50
+
+
+def test_the_pages_figures_are_the_records():
+    root = Path(__file__).parents[2]
+    page = (root / 'docs/benchmark.md').read_text()
+    rows = {
+        'kd_': r'\| logit KD without exits / .*', 'kd-ds_': r'\| the flagship / .*',
+    }  # fmt: skip
+    memory = {'kd_': r'\| peak memory .* logit KD .*', 'kd-ds_': r'\| the same: the flagship .*'}
+    records = [json.loads(path.read_text()) for path in (root / 'docs/benchmark').glob('*.json')]
+    assert len(records) == 4
+    for record in records:
+        kind = record['config'].split('_')[0] + '_'
+        (time,) = re.findall(rows[kind], page)
+        (size,) = re.findall(memory[kind], page)
+        column = 4 if 'pspnet' in record['config'] else 3
+        peak = record['peak_mib']
+        more = f'+{peak["distilled"] / peak["student"] - 1:.0%}'.replace('%', ' %')
+        assert f'{record["to_both"]:.2f}' == time.split('|')[column].strip(' *')
+        assert more == size.split('|')[column].strip(' *')
 
 
 def test_images_are_as_large_as_asked(write_distillation, load_tool):
