@@ -1,4 +1,4 @@
-"""FCOS-R50 taught by R101: CrossKD. Published: student 38.5, teacher 40.8, distilled 41.1 box AP."""
+"""FCOS-R50 taught by R101: CrossKD. Published: student 38.5, teacher 40.8, distilled 41.1 AP."""
 _base_ = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_ms-640-800-2x_coco.py'
 
 model = dict(

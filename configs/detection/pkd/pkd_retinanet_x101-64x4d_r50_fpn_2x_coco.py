@@ -1,0 +1,7 @@
+"""RetinaNet-R50 taught by X101: PKD at P3 to P6. Published: student 37.4, distilled 40.8 box AP."""
+_base_ = '../coco/kd_retinanet_x101-64x4d_r50_fpn_2x_coco.py'
+
+model = dict(
+    terms=dict(
+        _delete_=True,
+        pkd=dict(type='FeatureKD', tap='neck[0:4]', loss=dict(type='PKDLoss'), weight=10.0)))

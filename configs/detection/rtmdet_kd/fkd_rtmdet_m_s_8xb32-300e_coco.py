@@ -1,0 +1,22 @@
+"""RTMDet-s taught by RTMDet-m as MMYOLO has it: standardised features of the neck, by CWD.
+
+Published there: student 44.6, teacher 49.3, distilled 45.7 box AP.
+"""
+_base_ = 'mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py'
+
+model = dict(
+    _delete_=True,
+    type='mmkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        config='mmdet::rtmdet/rtmdet_m_8xb32-300e_coco.py',
+        checkpoint='published'),
+    terms=dict(
+        neck=dict(
+            type='FeatureKD',
+            tap=['neck.out_convs.0.conv', 'neck.out_convs.1.conv', 'neck.out_convs.2.conv'],
+            loss=dict(type='ChannelWiseDivergence', standardise=True),
+            # ends with the mosaics, at epoch 280; 459 iterations each on 8 GPUs
+            schedule=dict(end=280 * 459))))
+
+default_hooks = dict(distill=dict(type='mmkd.DistillHook'))
