@@ -1,4 +1,4 @@
-"""DeepLabV3-R18 taught by R101: FitNets beside logit KD, by the script of CIRKD's authors.
+"""DeepLabV3-R18 taught by R101: FitNets beside logit KD, as CIRKD's authors have it.
 
 They give no figure for it. Student 74.21, teacher 78.07 mIoU in their table; this teacher of
 mmseg has 80.20.
