@@ -1,20 +1,22 @@
-import torch
 from torch import Tensor, nn
 
 from mmkd.registry import MODELS
 
 from .functional.common import check_positive
-from .functional.dense_contrast import af_dcd_loss
+from .functional.masked_generation import af_dcd_loss
+from .masked_generation import MaskedGeneration, check_mask_ratio
 
 
 @MODELS.register_module()
 class AfDCDLoss(nn.Module):
     """Masked feature generation with a dense contrast that needs no augmentation (Af-DCD).
 
-    Fan et al., NeurIPS 2023. A block of two 3x3 convolutions makes the teacher's map of the
-    student's, of which a random share of cells is left; compared are the sum of squares per image,
-    and each token (a group of channels in a cell) with the teacher's tokens of other groups in its
-    patch, summed over tokens, per pooled cell and image.
+    Fan et al., NeurIPS 2023. MGD's block makes the teacher's map of the student's, of which a
+    random share of cells is left, see :class:`mmkd.losses.masked_generation.MaskedGeneration`;
+    compared are the sum of squares per image, and each token (a group of channels in a cell) with
+    the teacher's tokens of other groups in its patch, summed over tokens, per pooled cell and
+    image; B is the rank's own. Formula and divisors:
+    :func:`mmkd.losses.functional.masked_generation.dense_contrast`.
 
     Any size goes: the official code needs H and W to be multiples of 16 and C of 16, or crops; here
     maps are padded, and padding and ignored cells are in no sum. It also calls a 1x1 convolution
@@ -45,20 +47,14 @@ class AfDCDLoss(nn.Module):
         super().__init__()
         for name, value in dict(tau=tau, groups=groups, pool=pool, patch=patch).items():
             check_positive(f'AfDCDLoss: {name}', value)
-        if not 0 <= mask_ratio < 1:
-            raise ValueError(f'AfDCDLoss: mask_ratio={mask_ratio} must be at least 0 and below 1')
+        check_mask_ratio('AfDCDLoss', mask_ratio)
         self.mask_ratio = mask_ratio
         self.weights = dict(feature_weight=feature_weight, contrast_weight=contrast_weight)
         self.contrast = dict(tau=tau, groups=groups, pool=pool, patch=patch)
 
     def prepare(self, student: Tensor, teacher: Tensor) -> None:
         """Makes the block, as wide as the teacher's map [B, C, H, W]."""
-        width = teacher.shape[1]
-        self.generation = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, padding=1),
-        )
+        self.generate = MaskedGeneration(teacher.shape[1], self.mask_ratio)
 
     def forward(
         self, student: Tensor, teacher: Tensor, mask: Tensor | None = None, **context
@@ -74,7 +70,4 @@ class AfDCDLoss(nn.Module):
         Returns:
             Scalar.
         """
-        keep = torch.rand_like(student[:, :1].float()) >= self.mask_ratio
-        return af_dcd_loss(
-            student, teacher, self.generation, keep, mask, **self.weights, **self.contrast
-        )
+        return af_dcd_loss(student, teacher, self.generate, mask, **self.weights, **self.contrast)

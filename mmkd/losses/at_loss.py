@@ -2,9 +2,7 @@ from torch import Tensor, nn
 
 from mmkd.registry import MODELS
 
-from .functional.common import row_weight
 from .functional.normalised import at_loss
-from .functional.reduce import reduce_mean
 
 
 @MODELS.register_module()
@@ -37,7 +35,4 @@ class ATLoss(nn.Module):
         Returns:
             Scalar, without unit.
         """
-        avg_factor = None
-        if mask is not None:
-            avg_factor = reduce_mean(row_weight(student, mask).sum())
-        return at_loss(student, teacher, mask, avg_factor)
+        return at_loss(student, teacher, mask)

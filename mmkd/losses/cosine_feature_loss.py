@@ -2,9 +2,7 @@ from torch import Tensor, nn
 
 from mmkd.registry import MODELS
 
-from .functional.common import row_weight
-from .functional.normalised import cosine_feature_loss, pool_tokens
-from .functional.reduce import reduce_mean
+from .functional.normalised import cosine_feature_loss
 
 
 @MODELS.register_module()
@@ -46,8 +44,4 @@ class CosineFeatureLoss(nn.Module):
         Returns:
             Scalar, without unit.
         """
-        avg_factor = None
-        if mask is not None:
-            shares = pool_tokens(row_weight(student, mask), None, self.pool)
-            avg_factor = reduce_mean(shares.sum())
-        return cosine_feature_loss(student, teacher, mask, avg_factor, self.pool)
+        return cosine_feature_loss(student, teacher, mask, self.pool)

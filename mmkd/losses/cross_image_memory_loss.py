@@ -5,7 +5,7 @@ from mmkd.registry import MODELS
 
 from .functional.common import check_positive
 from .functional.cross_image import cross_image_memory_loss
-from .functional.directions import class_means, unit
+from .functional.pixels import class_means, unit
 from .functional.reduce import gather_rows
 from .key_queue import KeyQueue
 
@@ -39,7 +39,6 @@ class CrossImageMemoryLoss(nn.Module):
         pixels: How many pixels of a class enter from an image.
         pixel_keys: How many pixels are drawn in a step, over all classes.
         region_keys: How many regions.
-        num_classes: How many classes; None: the student's.
 
     Raises:
         ValueError: If a temperature or a size is not positive, or a weight negative.
@@ -52,7 +51,6 @@ class CrossImageMemoryLoss(nn.Module):
         self, tau: float = 0.1, temperature: float = 1.0, pixel_weight: float = 1.0,
         region_weight: float = 1.0, pixel_queue: int = 20000, region_queue: int = 2000,
         pixels: int = 16, pixel_keys: int = 4096, region_keys: int = 1024,
-        num_classes: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         positive = dict(
@@ -72,17 +70,16 @@ class CrossImageMemoryLoss(nn.Module):
         self.sizes = dict(pixels=pixel_queue, regions=region_queue)
         self.drawn = dict(pixels=pixel_keys, regions=region_keys)
         self.pixels = pixels
-        self.num_classes = num_classes
 
-    def prepare(self, student: Tensor, teacher: Tensor, num_classes: int | None = None) -> None:
+    def prepare(self, student: Tensor, teacher: Tensor, num_classes: int) -> None:
         """Makes the projector and the queues.
 
         Args:
             student: [B, C, H, W].
             teacher: [B, C', H, W].
-            num_classes: The student's.
+            num_classes: How many there are.
         """
-        self.num_classes = self.num_classes or num_classes
+        self.num_classes = num_classes
         width = teacher.shape[1]
         self.project = nn.Sequential(
             nn.Linear(student.shape[1], width, bias=False),

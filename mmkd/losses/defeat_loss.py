@@ -3,7 +3,7 @@ from torch import Tensor, nn
 from mmkd.registry import MODELS
 
 from .functional.common import check_positive
-from .functional.region import boxes_by_level, defeat_loss, inside_boxes
+from .functional.defeat import boxes_by_level, defeat_loss, inside_boxes
 
 
 @MODELS.register_module()

@@ -1,7 +1,7 @@
 from mmkd.registry import MODELS
 
 from .functional.common import check_positive
-from .functional.target import dkd_loss
+from .functional.labelled import dkd_loss
 from .labelled_loss import LabelledLoss
 
 

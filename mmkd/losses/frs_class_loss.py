@@ -1,6 +1,6 @@
 from mmkd.registry import MODELS
 
-from .functional.region import frs_class_loss
+from .functional.frs import frs_class_loss
 from .row_loss import RowLoss
 
 

@@ -2,7 +2,7 @@ from torch import Tensor, nn
 
 from mmkd.registry import MODELS
 
-from .functional.region import frs_loss
+from .functional.frs import frs_loss
 
 
 @MODELS.register_module()

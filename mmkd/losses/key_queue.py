@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .functional.directions import unit
+from .functional.pixels import unit
 
 
 class KeyQueue(nn.Module):
@@ -61,13 +61,15 @@ class KeyQueue(nn.Module):
         for name, x in self.contents.items():
             destination[prefix + name] = x
 
-    def _load_from_state_dict(self, state_dict, prefix, *args):
-        missing = args[2]  # after the metadata and whether it is strict
+    def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, _, errors):
         for name, x in self.contents.items():
-            if prefix + name in state_dict:
-                x.copy_(state_dict[prefix + name])
-            else:
+            saved = state_dict.get(prefix + name)
+            if saved is None:
                 missing.append(prefix + name)
+            elif saved.shape != x.shape:
+                errors.append(f'{prefix}{name}: {tuple(saved.shape)} instead of {tuple(x.shape)}')
+            else:
+                x.copy_(saved)
 
     def __getstate__(self) -> dict:
         return dict(self.__dict__, contents={})

@@ -1,8 +1,8 @@
 from torch import Tensor, nn
 
 from .functional.common import row_weight
+from .functional.labelled import labelled_rows
 from .functional.reduce import reduce_mean, resolve_rows
-from .functional.target import labelled_rows
 
 
 class LabelledLoss(nn.Module):

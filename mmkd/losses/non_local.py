@@ -1,7 +1,6 @@
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .functional.cells import max_pooled
 from .masked_batch_norm import MaskedBatchNorm
 
 
@@ -34,18 +33,10 @@ class NonLocal(nn.Module):
             x: [B, C, H, W].
             weight: [B, 1, H, W]; cells where it is not 0 count, all alike.
         """
-        counts = (weight != 0).to(x.dtype)
-        pooled = self._pooled(counts)
-        count = pooled.sum((1, 2, 3)).clamp(min=1)[:, None, None]
-        key, value = (self._highest(f(x), counts, pooled) for f in (self.key, self.value))
-        products = value @ key.transpose(1, 2) / count
+        key, value = (
+            max_pooled(f(x), weight, self.pool).flatten(2) for f in (self.key, self.value)
+        )
+        count = (max_pooled(weight, weight, self.pool) != 0).sum((1, 2, 3)).clamp(min=1)
+        products = value @ key.transpose(1, 2) / count[:, None, None]
         related = products @ self.query(x).flatten(2)
         return x + self.norm(self.out(related.unflatten(2, x.shape[-2:])), weight)
-
-    def _pooled(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(x, self.pool, ceil_mode=True)
-
-    def _highest(self, x: Tensor, counts: Tensor, pooled: Tensor) -> Tensor:
-        lowest = torch.finfo(x.dtype).min
-        x = self._pooled(x.masked_fill(counts == 0, lowest))
-        return x.masked_fill(pooled == 0, 0).flatten(2)

@@ -67,8 +67,9 @@ class ReviewKDLoss(nn.Module):
             Scalar, in squared units of the feature.
         """
         masks = [None] * len(student) if mask is None else mask
+        levels = list(zip(student, teacher, self.fusions, masks, strict=True))
         total, deeper = 0.0, None
-        for x, y, fuse, cells in reversed(list(zip(student, teacher, self.fusions, masks))):
+        for x, y, fuse, cells in reversed(levels):
             value, deeper = review_kd(x, y, fuse, deeper, cells)
             total = total + value
         return total

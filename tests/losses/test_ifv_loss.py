@@ -50,7 +50,7 @@ def test_weights_and_other_channels_against_python(agrees_with):
     mask = torch.rand(2, 2, 3, dtype=torch.float64) + 0.1
     mask[0, 0, 1] = mask[1, 0] = 0
     agrees_with(
-        lambda s, t: IFVLoss(3)(s, t, mask=mask[:, None], label=LABEL),
+        lambda s, t: IFVLoss()(s, t, mask=mask[:, None], label=LABEL, num_classes=3),
         ifv(LABEL.tolist(), mask.tolist()),
         torch.randn(2, 2, 2, 3),
         torch.randn(2, 5, 2, 3),
@@ -62,25 +62,25 @@ def test_written_out():
     # pixels are their own mean.
     student = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).view(1, 2, 1, 2)
     teacher = torch.tensor([[1.0, 2.0], [1.0, 2.0]]).view(1, 2, 1, 2)
-    value = IFVLoss(1)(student, teacher, label=torch.zeros(1, 1, 2))
+    value = IFVLoss()(student, teacher, label=torch.zeros(1, 1, 2), num_classes=1)
     assert value.item() == pytest.approx((1 - 0.5**0.5) ** 2)
 
 
 def test_blind_to_scale_and_zero_for_equal_maps():
     x = torch.randn(2, 3, 2, 3)
-    loss = IFVLoss(3)
-    assert loss(x, x, label=LABEL).item() == 0
-    assert loss(7 * x, x, label=LABEL).item() == pytest.approx(0, abs=1e-10)
+    loss, known = IFVLoss(), dict(label=LABEL, num_classes=3)
+    assert loss(x, x, **known).item() == 0
+    assert loss(7 * x, x, **known).item() == pytest.approx(0, abs=1e-10)
 
 
 def test_ignored_pixels_are_not_counted():
     """As if they were not there; the official code counts them in the divisor."""
     student, teacher = torch.randn(1, 3, 2, 3), torch.randn(1, 3, 2, 3)
     label = torch.tensor([[[0, 1, -1], [1, 0, -1]]])
-    wide = IFVLoss(2)(student, teacher, label=label)
-    crop = IFVLoss(2)(student[..., :2], teacher[..., :2], label=label[..., :2])
+    wide = IFVLoss()(student, teacher, label=label, num_classes=2)
+    crop = IFVLoss()(student[..., :2], teacher[..., :2], label=label[..., :2], num_classes=2)
     torch.testing.assert_close(wide, crop)
-    beyond = IFVLoss(2)(student, teacher, label=label.masked_fill(label < 0, 2))
+    beyond = IFVLoss()(student, teacher, label=label.masked_fill(label < 0, 2), num_classes=2)
     assert torch.equal(beyond, wide)
 
 
@@ -88,11 +88,13 @@ def test_a_pixel_of_length_zero_has_no_gradient():
     student = torch.randn(1, 2, 2, 2)
     student[..., 0, 0] = 0
     student.requires_grad_()
-    IFVLoss(1)(student, torch.randn(1, 2, 2, 2), label=torch.zeros(1, 2, 2)).backward()
+    IFVLoss()(
+        student, torch.randn(1, 2, 2, 2), label=torch.zeros(1, 2, 2), num_classes=1
+    ).backward()
     assert student.grad.isfinite().all() and student.grad.abs().max() < 10
 
 
 def test_label_of_another_size():
     with pytest.raises(ValueError, match=r'label of shape \(2, 4, 4\).*\(2, 2, 3\)'):
         x = torch.zeros(2, 2, 2, 3)
-        IFVLoss(3)(x, x, label=torch.zeros(2, 4, 4))
+        IFVLoss()(x, x, label=torch.zeros(2, 4, 4), num_classes=3)

@@ -32,11 +32,11 @@ def test_against_python(agrees_with, with_mask):
     if with_mask:
         mask[0, :, 2] = mask[1, 0] = 0
         mask[0, 0, 0] = 0.25
-    generate = randomised(prepared(2).generate)
+    convs = randomised(prepared(2).generate.convs)
     given = dict(mask=mask[:, None]) if with_mask else {}
     agrees_with(
-        lambda s, t: mgd_loss(s, t, generate.to(s.dtype), keep[:, None], **given),
-        mgd(generate, keep.tolist(), mask.tolist()),
+        lambda s, t: mgd_loss(s, t, lambda x: convs.to(x.dtype)(x * keep[:, None]), **given),
+        mgd(convs, keep.tolist(), mask.tolist()),
         torch.randn(2, 2, 3, 3),
         torch.randn(2, 2, 3, 3),
     )
@@ -46,14 +46,14 @@ def test_written_out():
     # Twice the kept cell, less the teacher's 1: (2 * 3 - 1)^2 and (0 - 1)^2, over 2 images.
     student, teacher = torch.full((2, 1, 1, 1), 3.0), torch.ones(2, 1, 1, 1)
     keep = torch.tensor([1.0, 0.0]).view(2, 1, 1, 1)
-    value = mgd_loss(student, teacher, lambda x: 2 * x, keep)
+    value = mgd_loss(student, teacher, lambda x: 2 * x * keep)
     assert value.item() == pytest.approx((25 + 1) / 2)
 
 
 def test_the_share_that_is_erased():
     loss, seen = prepared(1, mask_ratio=0.65), []
-    loss.generate = torch.nn.Identity()
-    loss.generate.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    loss.generate.convs = torch.nn.Identity()
+    loss.generate.convs.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     loss(torch.ones(4, 2, 50, 50), torch.zeros(4, 2, 50, 50))
     assert (seen[0] == 0).float().mean().item() == pytest.approx(0.65, abs=0.02)
     assert torch.equal(seen[0][:, 0], seen[0][:, 1])  # all channels of a cell together

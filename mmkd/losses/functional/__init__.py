@@ -4,20 +4,20 @@ from .at_once import losses_at_once
 from .box import box_iou, box_kd_loss
 from .correlation import dist_loss
 from .cross_image import cross_image_memory_loss, cross_image_pixel_loss
-from .dense_contrast import af_dcd_loss
+from .defeat import boxes_by_level, defeat_loss
 from .fbkd import fbkd_loss
 from .feature import channel_wise_divergence, feature_mse, pkd_loss
 from .fgd import fgd_loss, object_weights
+from .frs import frs_class_loss, frs_loss
 from .intra_class import ifv_loss
+from .labelled import dkd_loss, nkd_loss, ofa_loss
 from .localization_self_kd import localization_self_kd
 from .logit import binary_kl_divergence, kd_quality_focal_loss, kl_divergence, ld_loss
 from .mask_query import dice_kd_loss, matching_costs, semantic_logits
-from .mgd import mgd_loss
+from .masked_generation import af_dcd_loss, mgd_loss
 from .normalised import at_loss, cosine_feature_loss, pairwise_affinity_loss
 from .reduce import gather_rows, reduce_mean
-from .region import boxes_by_level, defeat_loss, frs_class_loss, frs_loss
 from .review import hierarchical_context_loss
-from .target import dkd_loss, nkd_loss, ofa_loss
 
 __all__ = [
     'af_dcd_loss',

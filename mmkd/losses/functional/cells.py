@@ -1,11 +1,10 @@
-"""Sums, means and distributions over the cells of a map that count; which cells boxes cover."""
+"""The cells of a map that count: their means, maxima and softmax; which of them boxes cover."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from .common import check_layout, row_weight, silence
-
-_LEAST = 1e-6  # divisors below are those of nothing
+from .common import check_layout, divided, exclude, row_weight, silence
 
 
 def counting_cells(
@@ -32,11 +31,6 @@ def counting_cells(
     return *silence(student, teacher, weight), weight
 
 
-def divided(total: Tensor, count: Tensor) -> Tensor:
-    """``total / count``; 0, with a graph, where both are 0."""
-    return total / count.clamp(min=_LEAST)
-
-
 def cell_mean(x: Tensor, weight: Tensor) -> Tensor:
     """Mean over the cells of each image, [B, C, H, W] -> [B, C]; 0 of an image without any."""
     return divided((x * weight).sum((2, 3)), weight.sum((2, 3)))
@@ -52,10 +46,41 @@ def cell_softmax(x: Tensor, weight: Tensor) -> Tensor:
     Returns:
         [B, 1, H, W]; 0 elsewhere.
     """
-    counts = weight != 0
-    # The lowest finite number has probability 0 as -inf has, but no inf - inf in any gradient.
-    x = x.masked_fill(~counts, torch.finfo(x.dtype).min)
-    return x.flatten(1).softmax(1).view_as(x) * counts
+    out = weight == 0
+    return exclude(x, out).flatten(1).softmax(1).view_as(x).masked_fill(out, 0)
+
+
+def max_pooled(x: Tensor, weight: Tensor, side: int | list[int]) -> Tensor:
+    """The highest values of windows of ``side`` cells, of those that count; 0 of none.
+
+    The last windows are cut off by the map's edge. Pooled itself, a weight becomes the windows'.
+
+    Args:
+        x: [B, C, H, W].
+        weight: [B, 1, H, W].
+        side: Of the windows, in cells; one number, or height and width.
+    """
+    out = weight == 0
+    empty = F.max_pool2d(out.logical_not().to(x.dtype), side, ceil_mode=True) == 0
+    return F.max_pool2d(exclude(x, out), side, ceil_mode=True).masked_fill(empty, 0)
+
+
+def mean_pooled(x: Tensor, weight: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Weighted means of windows of ``side`` x ``side`` cells, and the windows' mean weights.
+
+    The last windows are cut off by the map's edge.
+
+    Args:
+        x: [B, C, H, W], 0 where the weight is.
+        weight: [B, 1, H, W].
+        side: Of the windows, in cells.
+    """
+    if side == 1:
+        return x, weight
+    sums, share = (
+        F.avg_pool2d(y, side, ceil_mode=True, count_include_pad=False) for y in (x * weight, weight)
+    )
+    return divided(sums, share), share
 
 
 def spatial_attention(x: Tensor, weight: Tensor, tau: float) -> Tensor:

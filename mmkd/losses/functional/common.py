@@ -92,6 +92,19 @@ def silence(student: Tensor, teacher: Tensor, weight: Tensor | None) -> tuple[Te
     return student.masked_fill(out, 0), teacher.masked_fill(out, 0)
 
 
+def exclude(x: Tensor, out: Tensor) -> Tensor:
+    """The lowest finite number where ``out`` is true, for a softmax or a maximum.
+
+    It has probability 0 as -inf has, but no inf - inf in any gradient.
+    """
+    return x.masked_fill(out, torch.finfo(x.dtype).min)
+
+
+def divided(total: Tensor, count: Tensor) -> Tensor:
+    """``total / count``; the total itself where the count is 0."""
+    return total / torch.where(count > 0, count, 1.0)
+
+
 def mean_rows_of(
     rule: Callable[..., Tensor],
     student: Tensor,
@@ -176,8 +189,8 @@ def _divide(
 ) -> Tensor:
     if avg_factor is None:
         avg_factor = values.shape[0] * values.shape[2:].numel()
-    avg = torch.as_tensor(avg_factor, dtype=total.dtype, device=total.device).detach()
-    return scale * total / torch.where(avg > 0, avg, torch.ones_like(avg))
+    count = torch.as_tensor(avg_factor, dtype=total.dtype, device=total.device).detach()
+    return scale * divided(total, count)
 
 
 class _SumOfPieces(torch.autograd.Function):

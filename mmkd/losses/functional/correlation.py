@@ -3,7 +3,14 @@
 import torch
 from torch import Tensor
 
-from .common import full_precision, row_weight, silence
+from .common import (
+    divided,
+    full_precision,
+    mean_channels_of,
+    mean_rows_of,
+    row_weight,
+    silence,
+)
 
 _EPS = 1e-8  # added to the product of the two norms, as in the published code
 _CONSTANT = 1e-6  # of its largest value: a vector that varies less holds rounding errors
@@ -11,10 +18,10 @@ _CONSTANT = 1e-6  # of its largest value: a vector that varies less holds roundi
 
 def _centred(x: Tensor, weight: Tensor, dims: tuple[int, ...]) -> Tensor:
     """``x`` less its weighted mean over ``dims``; 0, without gradient, where it is constant."""
-    total = weight.sum(dims, keepdim=True).clamp(min=1e-12)
+    total = weight.sum(dims, keepdim=True)
     # The second pass removes the rounding error of the mean.
-    y = x - (x * weight).sum(dims, keepdim=True) / total
-    y = y - (y * weight).sum(dims, keepdim=True) / total
+    y = x - divided((x * weight).sum(dims, keepdim=True), total)
+    y = y - divided((y * weight).sum(dims, keepdim=True), total)
     counts = weight != 0
     largest, spread = ((v.detach().abs() * counts).amax(dims, keepdim=True) for v in (x, y))
     return torch.where(spread > _CONSTANT * largest, y, 0.0)
@@ -75,17 +82,23 @@ def dist_loss(
         ValueError: If shapes do not fit.
     """
     weight = torch.ones_like(student[:, :1]) if weight is None else row_weight(student, weight)
-    count = weight.numel() if avg_factor is None else avg_factor
-    count = torch.as_tensor(count, dtype=student.dtype, device=student.device).detach()
-    a, b = (
-        (x / tau).softmax(1) if activation == 'softmax' else (x / tau).sigmoid()
-        for x in silence(student, teacher, weight)
-    )
+
+    def shares(x: Tensor) -> Tensor:
+        return (x / tau).softmax(1) if activation == 'softmax' else (x / tau).sigmoid()
+
+    def across_classes(student: Tensor, teacher: Tensor) -> Tensor:
+        a, b = shares(student), shares(teacher)
+        return 1 - pearson(a, b, torch.ones_like(a[:, :1]), (1,))
+
+    def across_rows(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+        return 1 - pearson(a, b, weight, (0, *range(2, a.dim())))
+
     loss = student.new_zeros(())
     if inter_loss_weight:
-        rows = (1 - pearson(a, b, torch.ones_like(weight), (1,))) * weight
-        loss = loss + inter_loss_weight * rows.sum() / torch.where(count > 0, count, 1.0)
+        inter = mean_rows_of(across_classes, student, teacher, weight, avg_factor)
+        loss = loss + inter_loss_weight * inter
     if intra_loss_weight:
-        classes = 1 - pearson(a, b, weight, (0, *range(2, student.dim())))
-        loss = loss + intra_loss_weight * classes.mean() * (weight.sum() > 0)
+        a, b = (shares(x) for x in silence(student, teacher, weight))
+        intra = mean_channels_of(across_rows, a, b, weight, avg_factor=1.0)
+        loss = loss + intra_loss_weight * intra * (weight.sum() > 0)
     return tau**2 * loss

@@ -6,11 +6,11 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
-from .common import check_layout, full_precision, mean_rows_of, row_weight, silence
-from .directions import known_weight, membership, pixel_rows, unit
-from .normalised import pool_tokens
+from .cells import counting_cells, mean_pooled
+from .common import divided, exclude, full_precision, mean_rows_of
+from .pixels import known_weight, membership, pixel_rows, unit
 from .reduce import reduce_mean
 
 _PIECE = 2**24  # similarities at a time
@@ -44,43 +44,50 @@ def cross_image_pixel_loss(
     Raises:
         ValueError: If shapes do not fit.
     """
-    check_layout('cross_image_pixel_loss', student, 4, '[B, C, H, W]')
-    weight = torch.ones_like(student[:, :1]) if mask is None else row_weight(student, mask)
-    student, teacher = silence(student, teacher, weight)
-    if pool > 1:
-        student, teacher = (pool_tokens(x, weight, pool) for x in (student, teacher))
-        weight = pool_tokens(weight, None, pool)
-    weight = weight.flatten(1)
-    keys = [unit(pixel_rows(x)) for x in (student, teacher)]
-    out = (weight == 0)[:, None]
-    images, cells = weight.shape
-    step = max(_PIECE // max(weight.numel(), 1), 1)
-    total = student.sum() * 0
-    for image in range(images):
-        rates = weight[image] / weight[image].sum().clamp(min=torch.finfo(weight.dtype).tiny)
-        for begin in range(0, cells, step):
-            piece = slice(begin, begin + step)
-            rows = [x[image, piece] for x in keys]
-            # The matrices of a batch are larger than all else of a step: they are made twice.
-            total = total + checkpoint(
-                _divergence, *rows, *keys, rates[piece], out, tau,
-                use_reentrant=False, preserve_rng_state=False,
-            )  # fmt: skip
-    return total / max(images, 1) ** 2
+    student, teacher, weight = counting_cells('cross_image_pixel_loss', student, teacher, mask)
+    (student, pooled), (teacher, _) = (mean_pooled(x, weight, pool) for x in (student, teacher))
+    weight = pooled.flatten(1)
+    rates = divided(weight, weight.sum(1, keepdim=True))
+    rows = [unit(pixel_rows(x)) for x in (student, teacher)]
+    return _Divergences.apply(*rows, rates, tau) / max(len(weight), 1) ** 2
 
 
-def _divergence(
-    student: Tensor, teacher: Tensor, student_keys: Tensor, teacher_keys: Tensor,
-    rates: Tensor, out: Tensor, tau: float,
-) -> Tensor:  # fmt: skip
-    """Weighted sum over rows [n, C] of the KLs to the keys of each image [B, m, C]."""
-    # The lowest finite number has probability 0 as -inf has, but no inf - inf in any gradient.
-    lowest = torch.finfo(student.dtype).min
-    log_s, log_t = (
-        F.log_softmax((rows @ keys.transpose(1, 2) / tau).masked_fill(out, lowest), 2)
-        for rows, keys in ((student, student_keys), (teacher, teacher_keys))
-    )
-    return ((log_t.exp() * (log_t - log_s)).sum(2) * rates).sum()
+class _Divergences(torch.autograd.Function):
+    """Of unit rows [B, N, C]: sum over pairs of images and rows of ``rates * KL``.
+
+    The similarities of a batch are larger than all else of a step. Each piece of them gives its
+    part of the value and of the gradient, and is gone.
+    """
+
+    @staticmethod
+    def forward(ctx, student, teacher, rates, tau):
+        images, cells = rates.shape
+        out = (rates == 0)[:, None]
+        step = max(_PIECE // max(rates.numel(), 1), 1)
+        total, gradient = student.new_zeros(()), None
+        if ctx.needs_input_grad[0]:
+            gradient = torch.zeros_like(student)
+        for image in range(images):
+            for begin in range(0, cells, step):
+                piece = slice(begin, begin + step)
+                log_s, log_t = (
+                    F.log_softmax(exclude(x[image, piece] @ x.mT / tau, out), 2)
+                    for x in (student, teacher)
+                )
+                share, rate = log_t.exp(), rates[image, piece, None]
+                total += (share * (log_t - log_s) * rate).sum()
+                if gradient is not None:
+                    slope = (log_s.exp() - share) * (rate / tau)
+                    gradient[image, piece] += (slope @ student).sum(0)
+                    gradient += slope.mT @ student[image, piece]
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, slope):
+        (gradient,) = ctx.saved_tensors
+        return gradient * slope, None, None, None
 
 
 @partial(full_precision, any_channels=True)
@@ -115,12 +122,13 @@ def cross_image_memory_loss(
     Raises:
         ValueError: If shapes do not fit.
     """
-    check_layout('cross_image_memory_loss', student, 4, '[B, C, H, W]')
-    weight = torch.ones_like(student[:, :1]) if mask is None else row_weight(student, mask)
+    student, teacher, weight = counting_cells('cross_image_memory_loss', student, teacher, mask)
     weight = known_weight(label, num_classes, weight)
+    members = membership(label, num_classes, weight)
+    weight = weight.flatten(1)
     inside = weight != 0
     theirs = unit(pixel_rows(teacher).masked_fill(~inside[..., None], 0))
-    keys = recall(theirs, membership(label, num_classes, weight))
+    keys = recall(theirs, members)
 
     def rule(student: Tensor, teacher: Tensor) -> Tensor:
         student = unit(student)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from .common import (
     check_layout,
+    exclude,
     full_precision,
     mean_channels_of,
     mean_rows_of,
@@ -20,7 +21,7 @@ _MIN_STD = 1e-6
 def feature_mse(
     student: Tensor,
     teacher: Tensor,
-    mask: Tensor | None = None,
+    weight: Tensor | None = None,
     avg_factor: Tensor | float | None = None,
 ) -> Tensor:
     """Squared difference, mean over channels and cells (FitNets: Romero et al., ICLR 2015).
@@ -28,8 +29,8 @@ def feature_mse(
     Args:
         student: [B, C, H, W] (any [B, C, ...]).
         teacher: Like student.
-        mask: Weights of cells.
-        avg_factor: Divisor in cells; None: the sum of the mask, or the number of cells.
+        weight: Of cells.
+        avg_factor: Divisor in cells; None: the number of cells.
 
     Returns:
         Scalar, in squared units of the feature.
@@ -37,11 +38,10 @@ def feature_mse(
     Raises:
         ValueError: If shapes do not fit.
     """
-    if mask is not None:
-        mask = row_weight(student, mask)
-        avg_factor = mask.sum() if avg_factor is None else avg_factor
+    if weight is not None:
+        weight = row_weight(student, weight)
     scale = 1 / max(student.shape[1], 1)
-    return mean_rows_of(lambda s, t: (s - t).square(), student, teacher, mask, avg_factor, scale)
+    return mean_rows_of(lambda s, t: (s - t).square(), student, teacher, weight, avg_factor, scale)
 
 
 def _standardise(x: Tensor) -> Tensor:
@@ -138,8 +138,6 @@ def channel_wise_divergence(
         mask = row_weight(student, mask)
     elif not student.numel():
         mask = torch.ones_like(student[:, :1])
-    # The lowest finite number has probability 0 as -inf has, but no inf - inf in any gradient.
-    lowest = torch.finfo(student.dtype).min
 
     def log_probabilities(x: Tensor, mask: Tensor | None) -> Tensor:
         if standardise and mask is None:
@@ -148,7 +146,7 @@ def channel_wise_divergence(
             out = mask == 0
             x = _standardise_valid(x.masked_fill(out, 0), (~out).to(x.dtype))
         x = (x / tau).flatten(2)
-        return F.log_softmax(x if mask is None else x.masked_fill(mask.flatten(2) == 0, lowest), 2)
+        return F.log_softmax(x if mask is None else exclude(x, mask.flatten(2) == 0), 2)
 
     def rule(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
         log_s, log_t = log_probabilities(student, mask), log_probabilities(teacher, mask)

@@ -9,11 +9,10 @@ from .cells import (
     cells_in_boxes,
     channel_attention,
     counting_cells,
-    divided,
     in_cells,
     spatial_attention,
 )
-from .common import full_precision
+from .common import divided, full_precision
 
 
 @full_precision

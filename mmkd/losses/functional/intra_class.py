@@ -2,11 +2,11 @@
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
-from .common import check_layout, full_precision, row_weight, silence
-from .directions import class_means, known_weight, membership, pixel_rows, unit
+from .cells import counting_cells
+from .common import divided, full_precision, silence
+from .pixels import class_means, known_weight, membership, pixel_rows, unit
 from .reduce import reduce_mean
 
 
@@ -35,17 +35,15 @@ def ifv_loss(
     Raises:
         ValueError: If shapes do not fit.
     """
-    check_layout('ifv_loss', student, 4, '[B, C, H, W]')
-    weight = torch.ones_like(student[:, :1]) if mask is None else row_weight(student, mask)
+    student, teacher, weight = counting_cells('ifv_loss', student, teacher, mask)
     weight = known_weight(label, num_classes, weight)
     members = membership(label, num_classes, weight)
-    student, teacher = silence(student, teacher, weight.view_as(student[:, :1]))
+    student, teacher = silence(student, teacher, weight)
 
     def variation(x: Tensor) -> Tensor:
         rows = pixel_rows(x)
         cosines = unit(rows) @ unit(class_means(rows, members)).transpose(1, 2)
         return (cosines * members.transpose(1, 2)).sum(2)
 
-    total = ((variation(student) - variation(teacher)).square() * weight).sum()
-    count = reduce_mean(weight.sum())
-    return total / torch.where(count > 0, count, 1.0)
+    gap = (variation(student) - variation(teacher)).square() * weight.flatten(1)
+    return divided(gap.sum(), reduce_mean(weight.sum()))

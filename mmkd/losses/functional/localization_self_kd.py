@@ -1,8 +1,9 @@
 """A detector's last word on boxes teaches its earlier ones."""
 
+import torch
 from torch import Tensor
 
-from .common import check_layout, row_weight
+from .common import check_layout, divided, row_weight
 from .logit import kl_divergence
 from .reduce import reduce_mean
 
@@ -40,9 +41,9 @@ def localization_self_kd(
     rows = row_weight(student, student.new_ones(len(student)) if mask is None else mask)
     of_objects = rows if matched is None else rows * row_weight(student, matched)
     groups = of_objects, rows - of_objects
-    roots = [reduce_mean(group.sum()).sqrt() for group in groups]
+    roots = reduce_mean(torch.stack([group.sum() for group in groups])).sqrt()
     # a mean times the root of its n is a sum over the root of its n
-    factor = sum(group / root.clamp(min=1e-6) for group, root in zip(groups, roots))
+    factor = sum(divided(group, root) for group, root in zip(groups, roots))
     if weight is not None:
         factor = factor * row_weight(student, weight)
-    return kl_divergence(student, teacher, factor, sum(roots), tau)
+    return kl_divergence(student, teacher, factor, roots.sum(), tau)

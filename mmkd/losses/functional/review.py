@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .cells import counting_cells, divided
-from .common import full_precision
+from .cells import counting_cells
+from .common import divided, full_precision
 from .reduce import reduce_mean
 
 _SIDES = (4, 2, 1)

@@ -1,4 +1,4 @@
-"""Masked generation with a contrast in space and channels (Af-DCD: Fan et al., NeurIPS 2023)."""
+"""The teacher's map made of a partly erased one of the student's (MGD, Af-DCD)."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .common import check_layout, full_precision, row_weight, silence
+from .cells import counting_cells, max_pooled
+from .common import exclude, full_precision
+
+
+@full_precision
+def mgd_loss(
+    student: Tensor,
+    teacher: Tensor,
+    generate: Callable[[Tensor], Tensor],
+    mask: Tensor | None = None,
+) -> Tensor:
+    """``sum((generate(student) - teacher)^2) / B`` (MGD: Yang et al., ECCV 2022).
+
+    Args:
+        student: [B, C, H, W].
+        teacher: [B, C, H, W].
+        generate: Erases a part of a map, and makes a map of the rest.
+        mask: Weights of cells; where it is 0 the student gives 0 and nothing is compared.
+
+    Returns:
+        Scalar, in squared units of the feature.
+
+    Raises:
+        ValueError: If shapes do not fit.
+    """
+    student, teacher, weight = counting_cells('mgd_loss', student, teacher, mask)
+    return _squares(generate(student), teacher, weight)
 
 
 @full_precision
@@ -14,20 +40,20 @@ def af_dcd_loss(
     student: Tensor,
     teacher: Tensor,
     generate: Callable[[Tensor], Tensor],
-    keep: Tensor,
     mask: Tensor | None = None,
     feature_weight: float = 2e-6,
     contrast_weight: float = 5e-3,
     **contrast,
 ) -> Tensor:
-    """``feature_weight * sum((generated - teacher)^2) / B + contrast_weight * contrast``.
+    """MGD's squares and a contrast in space and channels (Af-DCD: Fan et al., NeurIPS 2023).
+
+    ``feature_weight * sum((generate(student) - teacher)^2) / B + contrast_weight * contrast``.
 
     Args:
         student: [B, C, H, W].
         teacher: [B, C, H, W].
-        generate: Makes the map that is compared of the student's, of which only ``keep`` is left.
-        keep: [B, 1, H, W], 1 or 0.
-        mask: Weights of cells; where it is 0 the student gives 0 and nothing is compared.
+        generate: As in :func:`mgd_loss`.
+        mask: As in :func:`mgd_loss`.
         feature_weight: Of the squared differences.
         contrast_weight: Of the contrast.
         **contrast: See :func:`dense_contrast`.
@@ -38,18 +64,17 @@ def af_dcd_loss(
     Raises:
         ValueError: If shapes do not fit.
     """
-    check_layout('af_dcd_loss', student, 4, '[B, C, H, W]')
-    if student.numel() == 0:
-        return student.sum()
-    mask = torch.ones_like(student[:, :1]) if mask is None else row_weight(student, mask)
-    student, teacher = silence(student, teacher, mask)
-    generated = generate(student * keep.to(student.dtype))
-    squares = ((generated - teacher).square() * mask).sum() / student.shape[0]
-    value = dense_contrast(generated, teacher, mask, **contrast)
-    return feature_weight * squares + contrast_weight * value
+    student, teacher, weight = counting_cells('af_dcd_loss', student, teacher, mask)
+    generated = generate(student)
+    return feature_weight * _squares(generated, teacher, weight) + contrast_weight * dense_contrast(
+        generated, teacher, weight, **contrast
+    )
 
 
-@full_precision
+def _squares(made: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
+    return ((made - teacher).square() * weight).sum() / max(len(made), 1)
+
+
 def dense_contrast(
     student: Tensor,
     teacher: Tensor,
@@ -79,14 +104,8 @@ def dense_contrast(
     Returns:
         Scalar, in nats: summed over tokens, divided by B and the number of pooled cells.
     """
-    lowest = torch.finfo(student.dtype).min
-    weight = F.max_pool2d(mask, pool, ceil_mode=True)
-    student, teacher = (
-        F.max_pool2d(x.masked_fill(mask == 0, lowest), pool, ceil_mode=True).masked_fill(
-            weight == 0, 0
-        )
-        for x in (student, teacher)
-    )
+    student, teacher = (max_pooled(x, mask, pool) for x in (student, teacher))
+    weight = max_pooled(mask, mask, pool)
     width = -(-student.shape[1] // groups)
     ours, theirs = (_tokens(x, patch, width) for x in (student, teacher))
     weights = _tokens(weight, patch, 1)[..., 0]  # [B * patches, cells]
@@ -94,9 +113,9 @@ def dense_contrast(
     weights = weights.repeat_interleave(groups, 1)  # a token's cell comes before its group
     group = torch.arange(ours.shape[1], device=ours.device) % groups
     out = (group == group[:, None]).fill_diagonal_(False) | (weights == 0)[:, None]
-    logits = (torch.cdist(ours, theirs, p=1) / -tau).masked_fill(out, lowest)
+    logits = exclude(torch.cdist(ours, theirs, p=1) / -tau, out)
     rows = torch.logsumexp(logits, 2) - logits.diagonal(dim1=1, dim2=2)
-    return (rows * weights).sum() / (weight.shape[0] * weight.shape[2:].numel())
+    return (rows * weights).sum() / max(weight.numel(), 1)
 
 
 def _tokens(x: Tensor, patch: int, width: int) -> Tensor:
@@ -104,5 +123,6 @@ def _tokens(x: Tensor, patch: int, width: int) -> Tensor:
     bottom, right, more = -x.shape[2] % patch, -x.shape[3] % patch, -x.shape[1] % width
     x = F.pad(x, (0, right, 0, bottom, 0, more))
     batch, channels, height, breadth = x.shape
-    x = x.view(batch, channels, height // patch, patch, breadth // patch, patch)
-    return x.permute(0, 2, 4, 3, 5, 1).reshape(-1, patch**2 * (channels // width), width)
+    down, across = height // patch, breadth // patch
+    x = x.view(batch, channels, down, patch, across, patch).permute(0, 2, 4, 3, 5, 1)
+    return x.reshape(batch * down * across, patch**2 * (channels // width), width)

@@ -1,7 +1,9 @@
-"""Unit vectors, and what compares pixels by their directions."""
+"""The cells of a map as vectors: of unit length, by their classes, and the means of these."""
 
 import torch
 from torch import Tensor
+
+from .common import divided
 
 _MIN_SQUARE = 1e-24
 
@@ -30,7 +32,7 @@ def known_weight(label: Tensor, num_classes: int, weight: Tensor) -> Tensor:
         weight: [B, 1, H, W].
 
     Returns:
-        [B, H * W].
+        [B, 1, H, W].
 
     Raises:
         ValueError: If the label has another size.
@@ -42,19 +44,19 @@ def known_weight(label: Tensor, num_classes: int, weight: Tensor) -> Tensor:
             'class per cell'
         )
     known = (label >= 0) & (label < num_classes)
-    return (weight[:, 0] * known).flatten(1)
+    return weight * known.unsqueeze(1)
 
 
 def membership(label: Tensor, num_classes: int, weight: Tensor) -> Tensor:
-    """1 where a pixel of weight counts for a class: [B, K, N].
+    """1 where a pixel of weight counts for a class: [B, K, N], N = H * W.
 
     Args:
         label: [B, H, W].
         num_classes: K.
-        weight: [B, N], N = H * W, 0 where the pixel has no class.
+        weight: [B, 1, H, W].
     """
     classes = torch.arange(num_classes, device=label.device)[:, None]
-    belongs = (label.flatten(1)[:, None] == classes) & (weight != 0)[:, None]
+    belongs = (label.flatten(1)[:, None] == classes) & (weight.flatten(2) != 0)
     return belongs.to(weight.dtype)
 
 
@@ -68,4 +70,4 @@ def class_means(rows: Tensor, members: Tensor) -> Tensor:
     Returns:
         [B, K, C].
     """
-    return members @ rows / members.sum(2, keepdim=True).clamp(min=1)
+    return divided(members @ rows, members.sum(2, keepdim=True))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .common import full_precision, mean_rows_of, row_weight
+from .common import exclude, full_precision, mean_rows_of, row_weight
 
 
 def labelled_rows(student: Tensor, label: Tensor) -> Tensor:
@@ -151,10 +151,10 @@ def ofa_loss(
 def _apart(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     """The log-odds of the labelled class [N, 1, ...], log-softmax of the others [N, K, ...].
 
-    There the labelled class has the lowest finite number: probability 0, without inf - inf.
+    There the labelled class has probability 0.
     """
     own = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, label, True)
-    others = logits.masked_fill(own, torch.finfo(logits.dtype).min)
+    others = exclude(logits, own)
     gap = logits.gather(1, label) - others.logsumexp(dim=1, keepdim=True)
     return gap, others.log_softmax(dim=1)
 
