@@ -13,21 +13,10 @@ from .common import (
 )
 
 _EPS = 1e-8  # added to the product of the two norms, as in the published code
-_CONSTANT = 1e-6  # of its largest value: a vector that varies less holds rounding errors
+_CONSTANT = 1e-6  # of its root mean square: what varies less holds rounding errors
 
 
-def _centred(x: Tensor, weight: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """``x`` less its weighted mean over ``dims``; 0, without gradient, where it is constant."""
-    total = weight.sum(dims, keepdim=True)
-    # The second pass removes the rounding error of the mean.
-    y = x - divided((x * weight).sum(dims, keepdim=True), total)
-    y = y - divided((y * weight).sum(dims, keepdim=True), total)
-    counts = weight != 0
-    largest, spread = ((v.detach().abs() * counts).amax(dims, keepdim=True) for v in (x, y))
-    return torch.where(spread > _CONSTANT * largest, y, 0.0)
-
-
-def pearson(a: Tensor, b: Tensor, weight: Tensor, dims: tuple[int, ...]) -> Tensor:
+def pearson(a: Tensor, b: Tensor, weight: Tensor | None, dims: tuple[int, ...]) -> Tensor:
     """Weighted Pearson correlation over ``dims``, kept with size 1.
 
     0, without gradient, where either is constant: its slope there has no bound.
@@ -35,18 +24,26 @@ def pearson(a: Tensor, b: Tensor, weight: Tensor, dims: tuple[int, ...]) -> Tens
     Args:
         a: Any shape.
         b: Like a.
-        weight: Broadcast with them.
+        weight: Broadcast with them and of their size along ``dims``; None: all alike.
         dims: Where to correlate; not empty.
     """
-    if a.numel() == 0:
-        return (a * b).sum(dims, keepdim=True)
-    weight = weight.expand_as(a)
-    a, b = _centred(a, weight, dims), _centred(b, weight, dims)
-    squares = [(x.square() * weight).sum(dims, keepdim=True) for x in (a, b)]
-    varies = (squares[0] > 0) & (squares[1] > 0)
-    norms = [torch.where(varies, x, 1.0).sqrt() for x in squares]
-    rho = (a * b * weight).sum(dims, keepdim=True) / (norms[0] * norms[1] + _EPS)
-    return torch.where(varies, rho, 0.0)
+
+    def summed(x: Tensor) -> Tensor:
+        return (x if weight is None else x * weight).sum(dims, keepdim=True)
+
+    count = summed(torch.ones_like(a)) if weight is None else weight.sum(dims, keepdim=True)
+
+    def centred(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # The second pass removes the rounding error of the mean.
+        y = x - divided(summed(x), count)
+        y = y - divided(summed(y), count)
+        square = summed(y.square())
+        return y, square, square.detach() > _CONSTANT**2 * summed(x.detach().square())
+
+    (a, square_a, varies_a), (b, square_b, varies_b) = centred(a), centred(b)
+    varies = varies_a & varies_b
+    norms = [torch.where(varies, x, 1.0).sqrt() for x in (square_a, square_b)]
+    return torch.where(varies, summed(a * b) / (norms[0] * norms[1] + _EPS), 0.0)
 
 
 @full_precision
@@ -87,8 +84,7 @@ def dist_loss(
         return (x / tau).softmax(1) if activation == 'softmax' else (x / tau).sigmoid()
 
     def across_classes(student: Tensor, teacher: Tensor) -> Tensor:
-        a, b = shares(student), shares(teacher)
-        return 1 - pearson(a, b, torch.ones_like(a[:, :1]), (1,))
+        return 1 - pearson(shares(student), shares(teacher), None, (1,))
 
     def across_rows(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
         return 1 - pearson(a, b, weight, (0, *range(2, a.dim())))
