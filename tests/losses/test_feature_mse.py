@@ -51,6 +51,14 @@ def test_written_out():
     torch.testing.assert_close(student.grad.flatten(), torch.tensor([1.0, 0.0, -2.0, 0.0]))
 
 
+def test_weights_leave_the_divisor_alone():
+    student, teacher, weight = torch.randn(3, 2), torch.zeros(3, 2), torch.tensor([1.0, 0.0, 2.0])
+    squares = (student.square().mean(1) * weight).sum()
+    torch.testing.assert_close(FeatureMSE()(student, teacher, weight=weight), squares / 3)
+    value = FeatureMSE()(student, teacher, weight=weight, avg_factor=5.0)
+    torch.testing.assert_close(value, squares / 5)
+
+
 def test_equal_is_zero():
     x = torch.randn(2, 3, 4, 4)
     assert FeatureMSE()(x, x).item() == 0

@@ -70,6 +70,8 @@ def test_it_is_saved_and_moves_with_its_module():
     assert contents(second[0], 0)[1] == 5 and contents(first[0], 0)[1] != 5
     with pytest.raises(RuntimeError, match=r'Missing key.*0.keys'):
         second.load_state_dict({})
+    with pytest.raises(RuntimeError, match=r'0.keys: \(2, 1, 2\) instead of \(2, 3, 2\)'):
+        second.load_state_dict(nn.Sequential(KeyQueue(2, 1, 2)).state_dict())
     moved = first.to('meta')
     assert {x.device.type for x in moved[0].contents.values()} == {'meta'}
     halved = second.half()[0].contents

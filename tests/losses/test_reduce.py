@@ -9,7 +9,7 @@ from plain_maths import randomised
 from mmkd.losses.functional import hierarchical_context_loss, reduce_mean
 from mmkd.registry import MODELS
 
-ROW_LOSSES = (
+LOSSES = (
     'KLDivergence',
     'BinaryKLDivergence',
     'KDQualityFocalLoss',
@@ -25,10 +25,13 @@ ROW_LOSSES = (
     'ATLoss',
     'CosineFeatureLoss',
     'PairwiseAffinityLoss',
+    'IFVLoss',
     'FGDLoss',
     'MGDLoss',
+    'AfDCDLoss',
     'DeFeatLoss',
     'FRSLoss',
+    'FRSClassLoss',
     'hierarchical_context_loss',
 )
 # The part of DIST that correlates over rows is rank-local.
@@ -36,6 +39,7 @@ SETTINGS = dict(
     DISTLoss=dict(intra_loss_weight=0.0),
     FGDLoss=dict(alpha=1.0, beta=1.0, gamma=1.0, lambda_=1.0),
     MGDLoss=dict(alpha=1.0, mask_ratio=0.0),
+    AfDCDLoss=dict(feature_weight=1.0, contrast_weight=1.0, mask_ratio=0.0, pool=2, groups=3),
 )
 
 
@@ -65,6 +69,7 @@ def loss_of(name, student, teacher, mask, label):
     loss = MODELS.build(dict(type=f'mmkd.{name}', **SETTINGS.get(name, {})))
     known = dict(
         label=label,
+        num_classes=3,
         scores=(label.unsqueeze(1) + 2) / 6,
         boxes=[torch.tensor([[1.0, 1.0, 14.0, 7.0]])] * len(student),
         canvas=(16, 24),
@@ -85,9 +90,8 @@ CASES = ('uneven', 'rank 0 empty', 'all empty')
 
 
 def local_gradients(rank, store, results):
-    torch.set_num_threads(1)
     dist.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=2)
-    for name in ROW_LOSSES:
+    for name in LOSSES:
         for case in CASES:
             student, *others = (x.chunk(2)[rank] for x in batch(name, case))
             student = student.clone().requires_grad_()
@@ -100,8 +104,9 @@ def local_gradients(rank, store, results):
 
 
 def test_two_ranks_are_one_process(tmp_path):
-    mp.spawn(local_gradients, args=(str(tmp_path / 'store'), str(tmp_path)), nprocs=2)
-    for name in ROW_LOSSES:
+    args = str(tmp_path / 'store'), str(tmp_path)
+    mp.start_processes(local_gradients, args, nprocs=2, start_method='fork')
+    for name in LOSSES:
         for case in CASES:
             student, *others = batch(name, case)
             loss_of(name, student.requires_grad_(), *others).backward()
