@@ -2,7 +2,7 @@ from torch import Tensor, nn
 
 from mmkd.registry import MODELS
 
-from .functional.common import check_positive
+from .functional.common import check_count, check_positive
 from .functional.masked_generation import af_dcd_loss
 from .masked_generation import MaskedGeneration, check_mask_ratio
 
@@ -45,8 +45,9 @@ class AfDCDLoss(nn.Module):
         tau: float = 0.07, groups: int = 16, pool: int = 4, patch: int = 4,
     ) -> None:  # fmt: skip
         super().__init__()
-        for name, value in dict(tau=tau, groups=groups, pool=pool, patch=patch).items():
-            check_positive(f'AfDCDLoss: {name}', value)
+        check_positive('AfDCDLoss: tau', tau)
+        for name, value in dict(groups=groups, pool=pool, patch=patch).items():
+            check_count(f'AfDCDLoss: {name}', value)
         check_mask_ratio('AfDCDLoss', mask_ratio)
         self.mask_ratio = mask_ratio
         self.weights = dict(feature_weight=feature_weight, contrast_weight=contrast_weight)

@@ -10,7 +10,8 @@ from .functional.feature import channel_wise_divergence
 class ChannelWiseDivergence(nn.Module):
     """KL of each channel's softmax over cells, times tau^2 / (B * C) (CWD: Shu et al., ICCV 2021).
 
-    Published for detectors: weight 5 to 10 on the outputs of an FPN, tau 1. With ``standardise`` it
+    Published for detectors: weight 5 to 10 on the outputs of an FPN, tau 1; for segmentors, tau 4,
+    weight 3 on the logits or 50 on the map after the PSP or ASPP module. With ``standardise`` it
     is RTMDet's distillation (MMYOLO, 2023): weight 1, tau 1 on ``neck.out_convs.{0,1,2}.conv``, the
     student's after a 1x1 convolution; there by a BatchNorm without parameters, so by the biased
     deviation. The statistics are those of the rank's own batch.

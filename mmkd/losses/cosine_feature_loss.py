@@ -2,6 +2,7 @@ from torch import Tensor, nn
 
 from mmkd.registry import MODELS
 
+from .functional.common import check_count
 from .functional.normalised import cosine_feature_loss
 
 
@@ -25,8 +26,7 @@ class CosineFeatureLoss(nn.Module):
 
     def __init__(self, pool: int = 1) -> None:
         super().__init__()
-        if not isinstance(pool, int) or pool < 1:
-            raise ValueError(f'CosineFeatureLoss: pool={pool!r} must be a whole number above 0')
+        check_count('CosineFeatureLoss: pool', pool)
         self.pool = pool
 
     def forward(

@@ -3,7 +3,7 @@ from torch import Tensor, nn
 
 from mmkd.registry import MODELS
 
-from .functional.common import check_positive
+from .functional.common import check_count, check_positive
 from .functional.cross_image import cross_image_memory_loss
 from .functional.pixels import class_means, unit
 from .functional.reduce import gather_rows
@@ -53,12 +53,14 @@ class CrossImageMemoryLoss(nn.Module):
         pixels: int = 16, pixel_keys: int = 4096, region_keys: int = 1024,
     ) -> None:  # fmt: skip
         super().__init__()
-        positive = dict(
-            tau=tau, temperature=temperature, pixel_queue=pixel_queue, region_queue=region_queue,
-            pixels=pixels, pixel_keys=pixel_keys, region_keys=region_keys,
-        )  # fmt: skip
-        for name, value in positive.items():
+        for name, value in dict(tau=tau, temperature=temperature).items():
             check_positive(f'CrossImageMemoryLoss: {name}', value)
+        counts = dict(
+            pixel_queue=pixel_queue, region_queue=region_queue, pixels=pixels,
+            pixel_keys=pixel_keys, region_keys=region_keys,
+        )  # fmt: skip
+        for name, value in counts.items():
+            check_count(f'CrossImageMemoryLoss: {name}', value)
         if min(pixel_weight, region_weight) < 0:
             raise ValueError(
                 f'CrossImageMemoryLoss: pixel_weight={pixel_weight} and region_weight='

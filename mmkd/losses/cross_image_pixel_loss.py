@@ -2,7 +2,7 @@ from torch import Tensor, nn
 
 from mmkd.registry import MODELS
 
-from .functional.common import check_positive
+from .functional.common import check_count, check_positive
 from .functional.cross_image import cross_image_pixel_loss
 
 _LARGE, _POOL = 256, 4  # cells a side; the published code pools what is no smaller
@@ -34,8 +34,8 @@ class CrossImagePixelLoss(nn.Module):
     def __init__(self, tau: float = 0.1, pool: int | None = None) -> None:
         super().__init__()
         check_positive('CrossImagePixelLoss: tau', tau)
-        if pool is not None and (not isinstance(pool, int) or pool < 1):
-            raise ValueError(f'CrossImagePixelLoss: pool={pool} must be a whole number above 0')
+        if pool is not None:
+            check_count('CrossImagePixelLoss: pool', pool)
         self.tau = tau
         self.pool = pool
 

@@ -2,7 +2,7 @@ from torch import Tensor, nn
 
 from mmkd.registry import MODELS
 
-from .functional.common import check_positive
+from .functional.common import check_count, check_positive
 from .functional.fbkd import fbkd_loss
 from .non_local import NonLocal
 
@@ -54,7 +54,8 @@ class FBKDLoss(nn.Module):
         super().__init__()
         check_positive('FBKDLoss: tau', tau)
         for name, values in (('pool', pool), ('reduction', reduction)):
-            check_positive(f'FBKDLoss: {name}', min(values, default=0))
+            for value in values or (0,):
+                check_count(f'FBKDLoss: {name}', value)
         self.ratios = dict(tau=tau, alpha=alpha, beta=beta, gamma=gamma)
         self.pool = pool
         self.reduction = reduction

@@ -6,7 +6,7 @@ from mmkd.registry import MODELS
 
 from .attention_fusion import AttentionFusion
 from .functional.cells import counting_cells
-from .functional.common import full_precision
+from .functional.common import check_count, full_precision
 from .functional.review import hierarchical_context_loss
 
 
@@ -36,8 +36,7 @@ class ReviewKDLoss(nn.Module):
 
     def __init__(self, width: int = 256) -> None:
         super().__init__()
-        if width < 1:
-            raise ValueError(f'ReviewKDLoss: width={width} must be at least 1')
+        check_count('ReviewKDLoss: width', width)
         self.width = width
 
     def prepare(self, student: list[Tensor], teacher: list[Tensor]) -> None:

@@ -91,3 +91,21 @@ def batch_norm(x: list, layer: nn.Module, mask: list) -> list:
             for i, j in cells(m):
                 result[c][i][j] = (image[c][i][j] - centre) / spread * weight[c] + bias[c]
     return out
+
+
+def attentions(image: list, own: list[tuple[int, int]], tau: float) -> tuple[list, list]:
+    """FGD's and FBKD's attention of an image's cells, and of its channels."""
+    channels = range(len(image))
+    space = softmax([mean(abs(image[c][i][j]) for c in channels) / tau for i, j in own])
+    depth = softmax([mean(abs(image[c][i][j]) for i, j in own) / tau for c in channels])
+    return [len(own) * v for v in space], [len(image) * v for v in depth]
+
+
+def two_levels(x) -> list:
+    """Two levels packed in one map, a tensor or nested lists: 4 x 4, and 2 x 2 to its right."""
+    if isinstance(x, torch.Tensor):
+        return [x[..., :4], x[..., :2, 4:]]
+    return [
+        [[[row[:4] for row in plane] for plane in image] for image in x],
+        [[[row[4:] for row in plane[:2]] for plane in image] for image in x],
+    ]

@@ -104,5 +104,5 @@ def test_masked_windows_hold_what_they_like():
 
 @pytest.mark.parametrize('pool', [0, -1, 1.5, None])
 def test_bad_pool(pool):
-    with pytest.raises(ValueError, match=r'CosineFeatureLoss: pool=.* must be a whole number'):
+    with pytest.raises(ValueError, match=r'CosineFeatureLoss: pool=.* must be a positive whole'):
         CosineFeatureLoss(pool)

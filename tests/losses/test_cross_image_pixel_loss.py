@@ -124,5 +124,5 @@ def test_pooled_cells_are_means_of_what_is_valid():
 def test_bad_arguments():
     with pytest.raises(ValueError, match='tau=0 must be a positive'):
         CrossImagePixelLoss(0)
-    with pytest.raises(ValueError, match='pool=0 must be a whole number'):
+    with pytest.raises(ValueError, match='pool=0 must be a positive whole number'):
         CrossImagePixelLoss(pool=0)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from plain_maths import cells, conv, masked, mean, randomised
+from plain_maths import cells, conv, masked, mean, randomised, two_levels
 
 from mmkd.losses import DeFeatLoss
 from mmkd.losses.functional import boxes_by_level
@@ -8,21 +8,11 @@ from mmkd.losses.functional import boxes_by_level
 BOXES = [[[0.0, 0.0, 9.0, 8.0], [8.0, 8.0, 30.0, 31.0]], []]  # areas of sides 8.5 and 22.5
 
 
-def unpack(x):
-    """Two levels packed in one map: 4 x 4, and 2 x 2 to its right."""
-    if isinstance(x, torch.Tensor):
-        return [x[..., :4], x[..., :2, 4:]]
-    return [
-        [[[row[:4] for row in plane] for plane in image] for image in x],
-        [[[row[4:] for row in plane[:2]] for plane in image] for image in x],
-    ]
-
-
 def defeat(loss, inside, masks):
     def reference(student, teacher):
         total = 0.0
         for s, t, convs, own, mask in zip(
-            unpack(student), unpack(teacher), loss.adapt, inside, masks
+            two_levels(student), two_levels(teacher), loss.adapt, inside, masks
         ):
             gaps = {True: [], False: []}
             made, other = conv(masked(s, mask), convs), masked(t, mask)
@@ -48,12 +38,12 @@ def test_against_python(agrees_with, with_mask):
         masks[1][0, 0, 0] = masks[1][1, 1] = 0
     loss = DeFeatLoss(finest_scale=10.0)
     student, teacher = torch.randn(2, 2, 4, 6), torch.randn(2, 3, 4, 6)
-    loss.prepare(unpack(student), unpack(teacher))
+    loss.prepare(two_levels(student), two_levels(teacher))
     randomised(loss)
     given = dict(mask=[x[:, None] for x in masks]) if with_mask else {}
     context = dict(boxes=[torch.tensor(x).reshape(-1, 4) for x in BOXES], canvas=(32, 32))
     agrees_with(
-        lambda s, t: loss.to(s.dtype)(unpack(s), unpack(t), **given, **context),
+        lambda s, t: loss.to(s.dtype)(two_levels(s), two_levels(t), **given, **context),
         defeat(loss, inside, [x.tolist() for x in masks]),
         student,
         teacher,

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from plain_maths import batch_norm, cells, conv, linear, masked, mean, randomised, softmax
+from plain_maths import attentions, batch_norm, cells, conv, linear, masked, mean, randomised
 
 from mmkd.losses import FBKDLoss
 from mmkd.losses.non_local import NonLocal
@@ -42,13 +42,6 @@ def combine(f, *nested):
     return f(*nested)
 
 
-def attentions(image, own, tau=0.5):
-    channels = range(len(image))
-    space = softmax([mean(abs(image[c][i][j]) for c in channels) / tau for i, j in own])
-    depth = softmax([mean(abs(image[c][i][j]) for i, j in own) / tau for c in channels])
-    return [len(own) * v for v in space], [len(image) * v for v in depth]
-
-
 def fbkd(loss, fixed, mask):
     blocks = loss.blocks[0]
 
@@ -66,7 +59,7 @@ def fbkd(loss, fixed, mask):
                 continue
             # attentions have no gradient: they stay those of the map that is not moved
             (space_s, depth_s), (space_t, depth_t) = (
-                attentions(x[b], own) for x in (start, teacher)
+                attentions(x[b], own, 0.5) for x in (start, teacher)
             )
             channels = range(len(teacher[b]))
             for n, (i, j) in enumerate(own):

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from plain_maths import cells, linear, masked, mean, randomised, softmax
+from plain_maths import attentions, cells, linear, masked, mean, randomised, softmax
 
 from mmkd.losses import FGDLoss
 from mmkd.losses.functional import object_weights
@@ -53,13 +53,6 @@ def as_linear(layer):
     return flat
 
 
-def attention(image, own, tau):
-    channels = range(len(image))
-    space = softmax([mean(abs(image[c][i][j]) for c in channels) / tau for i, j in own])
-    depth = softmax([mean(abs(image[c][i][j]) for i, j in own) / tau for c in channels])
-    return [len(own) * v for v in space], [len(image) * v for v in depth]
-
-
 def fgd(loss, boxes, canvas, mask):
     def reference(student, teacher):
         total = 0.0
@@ -69,7 +62,7 @@ def fgd(loss, boxes, canvas, mask):
             if not own:
                 continue
             objects, background = weights(own_boxes, canvas, m)
-            (space_s, depth_s), (space_t, depth_t) = (attention(x, own, 0.5) for x in (s, t))
+            (space_s, depth_s), (space_t, depth_t) = (attentions(x, own, 0.5) for x in (s, t))
             relation = related(s, loss.relate_student, own), related(t, loss.relate_teacher, own)
             for n, (i, j) in enumerate(own):
                 focus = 0.3 * objects[i][j] + 0.2 * background[i][j]

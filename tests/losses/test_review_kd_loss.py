@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from plain_maths import batch_norm, cells, conv, masked, mean, randomised
+from plain_maths import batch_norm, cells, conv, masked, mean, randomised, two_levels
 
 from mmkd.losses import ReviewKDLoss
 from mmkd.losses.functional import hierarchical_context_loss
@@ -90,7 +90,7 @@ def review(loss, masks):
     """Of two levels packed in one map: 4 x 4, and 2 x 2 to its right."""
 
     def reference(student, teacher):
-        students, teachers = unpack(student), unpack(teacher)
+        students, teachers = two_levels(student), two_levels(teacher)
         total, deeper = 0.0, None
         for level in (1, 0):
             fuse, mask = loss.fusions[level], masks[level]
@@ -115,15 +115,6 @@ def review(loss, masks):
     return reference
 
 
-def unpack(x):
-    if isinstance(x, torch.Tensor):
-        return [x[..., :4], x[..., :2, 4:]]
-    return [
-        [[[row[:4] for row in plane] for plane in image] for image in x],
-        [[[row[4:] for row in plane[:2]] for plane in image] for image in x],
-    ]
-
-
 @pytest.mark.parametrize('with_mask', [False, True])
 def test_against_python(agrees_with, with_mask):
     masks = [torch.ones(2, 4, 4), torch.ones(2, 2, 2)]
@@ -132,11 +123,11 @@ def test_against_python(agrees_with, with_mask):
         masks[1][0, :, 1:] = 0
     loss = ReviewKDLoss(width=2)
     student, teacher = torch.randn(2, 2, 4, 6), torch.randn(2, 2, 4, 6)
-    loss.prepare(unpack(student), unpack(teacher))
+    loss.prepare(two_levels(student), two_levels(teacher))
     randomised(loss)
     given = dict(mask=masks) if with_mask else {}
     agrees_with(
-        lambda s, t: loss.to(s.dtype)(unpack(s), unpack(t), **given),
+        lambda s, t: loss.to(s.dtype)(two_levels(s), two_levels(t), **given),
         review(loss, [x.tolist() for x in masks]),
         student,
         teacher,
@@ -173,5 +164,5 @@ def test_masked_pyramid_equals_the_cropped_one():
 
 
 def test_bad_argument():
-    with pytest.raises(ValueError, match='ReviewKDLoss: width=0 must be at least 1'):
+    with pytest.raises(ValueError, match='ReviewKDLoss: width=0 must be a positive whole number'):
         ReviewKDLoss(width=0)

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from mmengine.hooks import EMAHook
-from toys import distil, random_teacher, seg_batch, segmentor, total
+from toys import detector, distil, random_teacher, seg_batch, segmentor, total
 
 from mmkd.testing import (
     differences,
@@ -76,8 +76,6 @@ def test_ignored_pixels_teach_nothing(loss):
 
 
 def test_a_loss_that_asks_for_labels_says_so_to_detectors():
-    from toys import detector
-
     with pytest.raises(ValueError, match=r"term 'f': IFVLoss asks for label, which RetinaNet"):
         distil(
             detector(), teacher=random_teacher(detector()),

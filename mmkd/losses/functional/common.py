@@ -57,6 +57,12 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f'{name}={value} must be a positive finite number')
 
 
+def check_count(name: str, value: int) -> None:
+    """Raise a ``ValueError`` unless the argument called ``name`` is a whole number above 0."""
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f'{name}={value!r} must be a positive whole number')
+
+
 def row_weight(x: Tensor, weight: Tensor, per_element: bool = False) -> Tensor:
     """Bring a weight or mask into a shape that broadcasts over dim 1 of ``x``.
 
