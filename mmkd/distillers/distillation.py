@@ -220,14 +220,12 @@ def check_without_labels(parts: list[Term]) -> None:
         ValueError: if an exit wants them, or nothing teaches all the time.
     """
     for part in parts:
-        criterion = getattr(part, 'criterion', None)
-        counted = getattr(criterion, 'avg_factor', None) == 'num_pos'
-        counted |= getattr(criterion, 'needs_labels', False)
-        if counted or getattr(part, 'gt', 0) or getattr(part, 'own_head', None):
+        needs = getattr(getattr(part, 'criterion', None), 'needs_labels', False)
+        if needs or getattr(part, 'gt', 0) or getattr(part, 'own_head', None):
             raise ValueError(
                 f'{part.where}: it needs the labels, which student_loss_weight=0 does not read; '
                 "write gt=0, a tap on a stage, no avg_factor='num_pos', no losses on sampled RoIs, "
-                'or a small student_loss_weight'
+                'LogitKD instead of CrossKD, or a small student_loss_weight'
             )
     always = [p for p in parts if not p.is_off and not p.schedule.begin and p.schedule.end is None]
     if not always:

@@ -117,7 +117,7 @@ class Lesson:
             else:
                 model, family = self.frozen(teacher)
                 outputs = self.teacher(teacher).predictions.outputs
-                value = family.cell_scores(model, outputs, size, self)
+                value = family.cell_scores(model, outputs, size)
             self._asked[name, size, teacher] = value
         return self._asked[name, size, teacher]
 

@@ -39,6 +39,7 @@ class CrossExit(Exit):
             detector, a teacher without such a head, or stages that are not at its strides.
     """
 
+    has_one_weight = True
     without_teacher = ''
 
     def __init__(
@@ -49,8 +50,6 @@ class CrossExit(Exit):
             tap, adapter, weight, gt=0.0, kd=1.0, kd_losses=kd_losses, teacher=teacher,
             schedule=schedule,
         )  # fmt: skip
-        if isinstance(self.weight, list):
-            raise ValueError(f'weight={self.weight} must be one number: CrossExit has one head')
         if not isinstance(start, int) or isinstance(start, bool) or start < 0:
             raise ValueError(f'start={start!r} must be a number of tower convolutions >= 0')
         self.start = start
@@ -73,7 +72,7 @@ class CrossExit(Exit):
             self.criterion = teacher.family.criterion(teacher.model, teacher.model, self._kd_losses)
         except ValueError as error:
             raise ValueError(f'{self.where}: {error}') from error
-        if self.criterion.avg_factor == 'num_pos' and rehearsal.student.predictions.targets is None:
+        if self.criterion.needs_labels and rehearsal.student.predictions.targets is None:
             raise ValueError(
                 f"{self.where}: avg_factor='num_pos' needs the assignment of a dense student head, "
                 f'which {rehearsal.family.kind} has not; drop it'

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from mmkd.registry import MODELS, build_in_scope
 from mmkd.terms.term import shape_of
 
-from .exit import Exit, group_norm
+from .exit import Exit, project
 
 _WIDTH = 64
 
@@ -27,10 +27,10 @@ class DenseExit(Exit):
         ValueError: see :class:`mmkd.exits.exit.Exit`, and on stages that are not the head's levels.
     """
 
+    has_one_weight = True
+
     def __init__(self, tap, channels: int | None = None, stacked_convs: int = 1, **kwargs):
         super().__init__(tap, **kwargs)
-        if isinstance(self.weight, list):
-            raise ValueError(f'weight={self.weight} must be one number: DenseExit has one head')
         self.channels = channels
         self.stacked_convs = stacked_convs
         self.levels = nn.ModuleList()
@@ -43,7 +43,8 @@ class DenseExit(Exit):
         if not hasattr(family, 'light_head'):
             raise ValueError(
                 f'{self.where}: DenseExit needs a RetinaNet, FCOS, ATSS, GFL, PAA, VFNet, TOOD, '
-                f'RepPoints, RTMDet or YOLOX, not {family.kind}; two-stage detectors have RoIExit'
+                f'RepPoints, RTMDet or YOLOX, not {family.kind}; two-stage detectors have RoIExit, '
+                'all have SemanticExit'
             )
         stages = rehearsal.student_tensors(self)
         wanted = family.strides(rehearsal.model)
@@ -57,7 +58,7 @@ class DenseExit(Exit):
         )
         self.branch.init_weights()
         for stage in stages:
-            self.levels.append(self.adapt(stage.shape[1], width, _project))
+            self.levels.append(self.adapt(stage.shape[1], width, project))
             self.shapes.append(f'{shape_of(stage)} -> {width} channels')
         for _ in range(len(wanted) - len(stages)):
             self.extra.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
@@ -79,7 +80,3 @@ class DenseExit(Exit):
         losses = self.taught(outputs, lesson, self.branch, self.weight)
         losses.update(self.feature_losses(lesson))
         return losses
-
-
-def _project(in_channels: int, width: int) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(in_channels, width, 1), group_norm(width))

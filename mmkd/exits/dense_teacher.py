@@ -20,12 +20,7 @@ def check_dense_teacher(part, student: nn.Module, teacher) -> None:
             f'{part.where}: {type(part).__name__} needs a detector, not {type(student).__name__}; '
             'use SegExit'
         )
-    family, model = teacher.family, teacher.model
-    reason = family.why_no_logits(model)
-    if reason is None and not hasattr(family, 'cell_targets'):
-        reason = f'{type(model).__name__} has none'
-    reason = reason or family.why_no_cells(model)
-    if reason:
+    if reason := teacher.family.why_no_cells(teacher.model):
         raise ValueError(
             f'{part.where}: the teacher must be a RetinaNet, FCOS, ATSS, GFL, PAA, VFNet, TOOD, '
             f'RepPoints, RTMDet, YOLOX or DINO with its stock head ({reason}); or distil features '

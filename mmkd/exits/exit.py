@@ -71,15 +71,23 @@ class Exit(Term):
         if self.feature is not None:
             self.feature.prepare(rehearsal)
 
+    def check_maps(self, stages: list[Tensor]) -> None:
+        """Refuses stages that are no maps.
+
+        Raises:
+            ValueError: if they are not ``[B, C, H, W]``.
+        """
+        if any(x.dim() != 4 for x in stages):
+            shapes = ', '.join(str(tuple(x.shape)) for x in stages)
+            raise ValueError(f'{self.where}: stages must be [B, C, H, W] maps, not {shapes}')
+
     def strides(self, stages: list[Tensor], side: int) -> list[int]:
         """Pixels a cell, of stages of images with this side.
 
         Raises:
             ValueError: if they are not ``[B, C, H, W]`` maps.
         """
-        if any(x.dim() != 4 for x in stages):
-            shapes = ', '.join(str(tuple(x.shape)) for x in stages)
-            raise ValueError(f'{self.where}: stages must be [B, C, H, W] maps, not {shapes}')
+        self.check_maps(stages)
         return [round(side / x.shape[-1]) for x in stages]
 
     def adapt(self, in_channels: int, width: int, join) -> nn.Module:
@@ -127,6 +135,11 @@ class Exit(Term):
         if self.feature is None:
             return {}
         return {'feat_loss': self.feature(lesson)['loss'] * self.feat}
+
+
+def project(in_channels: int, width: int) -> nn.Module:
+    """An adapter of a stage: 1x1 convolution and norm."""
+    return nn.Sequential(nn.Conv2d(in_channels, width, 1), group_norm(width))
 
 
 def group_norm(width: int) -> nn.GroupNorm:

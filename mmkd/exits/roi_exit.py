@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mmkd.registry import MODELS, build_in_scope
 from mmkd.terms.term import full_precision, shape_of
 
-from .exit import Exit, group_norm
+from .exit import Exit, group_norm, project
 
 _WIDTH = 64
 _LOSSES = ('loss_cls', 'loss_bbox')
@@ -37,10 +37,10 @@ class RoIExit(Exit):
         ValueError: see :class:`mmkd.exits.exit.Exit`, and on stages whose strides do not double.
     """
 
+    has_one_weight = True
+
     def __init__(self, tap, channels: int | None = None, samples: int = 128, **kwargs):
         super().__init__(tap, **kwargs)
-        if isinstance(self.weight, list):
-            raise ValueError(f'weight={self.weight} must be one number: RoIExit has one head')
         if not isinstance(samples, int) or samples < 1:
             raise ValueError(f'samples={samples!r} must be a number of proposals >= 1')
         if unknown := sorted(set(self._kd_losses) - set(_LOSSES)):
@@ -77,7 +77,7 @@ class RoIExit(Exit):
         )
         self.branch.init_weights()
         for stage in stages:
-            self.levels.append(self.adapt(stage.shape[1], width, _project))
+            self.levels.append(self.adapt(stage.shape[1], width, project))
             self.shapes.append(f'{shape_of(stage)} -> {width} channels')
 
     def forward(self, lesson) -> dict[str, Tensor]:
@@ -128,7 +128,3 @@ def _light_head(roi_head: dict, width: int, strides: list[int]) -> tuple[dict, d
             **{key: value for key, value in head.items() if key in kept},
         ),
     )  # fmt: skip
-
-
-def _project(in_channels: int, width: int) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(in_channels, width, 1), group_norm(width))

@@ -56,7 +56,8 @@ class SegExit(Exit):
         family, model = rehearsal.family, rehearsal.model
         if not hasattr(family, 'is_head'):
             raise ValueError(
-                f'{self.where}: SegExit needs a segmentor, not {family.kind}; use DenseExit'
+                f'{self.where}: SegExit needs a segmentor, not {family.kind}; detectors have '
+                'DenseExit, RoIExit, CrossExit and SemanticExit'
             )
         if reason := family.why_no_logits(model):
             raise ValueError(f'{self.where}: {reason}, whose labels SegExit needs')
@@ -71,11 +72,8 @@ class SegExit(Exit):
         self.weights(len(stages))
         if self.balance and len(stages) < 2:
             raise ValueError(f"{self.where}: balance='loss' needs several branches, not one")
+        self.check_maps(stages)
         for stage in stages:
-            if stage.dim() != 4:
-                raise ValueError(
-                    f'{self.where}: a stage must be a [B, C, H, W] map, not {tuple(stage.shape)}'
-                )
             style = family.branch_style(head, self.channels)
             self.branches.append(self._branch(stage.shape[1], *style, head.out_channels))
             self.shapes.append(f'{shape_of(stage)} -> {head.out_channels} classes')

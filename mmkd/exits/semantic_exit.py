@@ -15,7 +15,7 @@ class SemanticExit(Exit):
     """One class-only branch per tapped stage: 3x3 convolution, norm, ReLU, 1x1 convolution.
 
     It is taught, at each cell of the stage, the teacher's class scores, the highest over the cell's
-    priors, at the level of equal stride; where none is equal, at the nearest (the highest score in
+    priors, at the level of equal size; where none is equal, at the nearest (the highest score in
     the cells of a finer level, the nearest cell of a coarser one). The loss is divided by one N
     over all tapped stages: ``max(1, mean over ranks of the sum over valid cells of the teacher's
     highest score)``. So neither priors nor the type of the student's head play a part. The branches
@@ -47,7 +47,6 @@ class SemanticExit(Exit):
         self.channels = channels
         self.criterion = build(loss, 'loss')
         self.branches = nn.ModuleList()
-        self._strides: list[int] = []
 
     def meet(self, student, teacher) -> None:
         check_dense_teacher(self, student, teacher)
@@ -58,7 +57,7 @@ class SemanticExit(Exit):
             rehearsal.student_tensors(self), rehearsal.student.predictions
         )
         self.weights(len(stages))
-        self._strides = self.strides(stages, rehearsal.side)
+        self.check_maps(stages)
         head = teacher.model.bbox_head
         width = self.channels or getattr(head, 'feat_channels', None) or head.embed_dims
         classes = teacher.family.num_classes(teacher.model)
@@ -74,7 +73,7 @@ class SemanticExit(Exit):
         model, family = lesson.frozen(self.teacher)
         targets = family.cell_targets(
             model, lesson.teacher(self.teacher).predictions.outputs, match,
-            [(stride, tuple(x.shape[-2:])) for stride, x in zip(self._strides, stages)], lesson,
+            [tuple(x.shape[-2:]) for x in stages], lesson,
         )  # fmt: skip
         total = 0.0
         for branch, x, target, valid, weight in zip(

@@ -2,9 +2,7 @@
 
 from contextlib import contextmanager
 
-import torch
 from mmseg.models.decode_heads import DDRHead, PIDHead
-from mmseg.models.utils import resize
 from torch import nn
 
 from mmkd.registry import FAMILIES
@@ -41,12 +39,5 @@ class BranchedSegmentor(Segmentor):
             predictions.outputs = dict(seg=[predictions.outputs['seg'][0][final]])
 
     def ground_truth_losses(self, head, outputs, predictions):
-        labels = torch.stack([sample.gt_sem_seg.data for sample in predictions.context[0]])
-        logits = resize(
-            outputs['seg'][0],
-            size=labels.shape[2:],
-            mode='bilinear',
-            align_corners=head.align_corners,
-        )
         part = head.loss_decode[_FINAL[type(head)]]
-        return dict(loss_sem=part(logits, labels.squeeze(1)))
+        return dict(loss_sem=part(*self.at_labels(head, outputs, predictions)))

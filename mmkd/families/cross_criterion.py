@@ -37,6 +37,10 @@ class CrossCriterion(DenseCriterion):
 
     divisors = ('published', 'teacher_score', 'num_pos')
 
+    def __init__(self, student_head, teacher_head, losses: dict) -> None:
+        super().__init__(student_head, teacher_head, losses)
+        self.needs_labels = True  # to know the anchors whose label does not count
+
     def defaults(self, head, besides):
         losses = dict(
             loss_cls=dict(type='KDQualityFocalLoss'),

@@ -58,7 +58,8 @@ def hear_assignment(head: nn.Module):
 
     with replaced(head, **{name: listener(name) for name in heard.results}):
         yield heard
-    heard.state = {name: getattr(head, name) for name in _STATE.get(known, ())}
+    state = [name for name in _STATE.get(known, ()) if hasattr(head, name)]  # not before its loss
+    heard.state = {name: getattr(head, name) for name in state}
 
 
 @contextmanager

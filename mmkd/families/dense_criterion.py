@@ -1,6 +1,5 @@
 """Vanilla KD of dense detectors."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +9,9 @@ from torch import Tensor, nn
 from mmkd.losses.build import build_losses
 from mmkd.losses.functional import reduce_mean
 
+from .cells import valid_map
 from .dense_assignment import num_positives
-from .dense_heads import KINDS, class_logits, decode, flatten, score_logits, stock_type
+from .dense_heads import KINDS, class_logits, decode, flatten, stock_type
 
 # What some heads say of each prior beside its class and box, and the loss on it.
 _BESIDES = dict(loss_centerness='centerness', loss_iou='iou', loss_obj='objectness')
@@ -91,6 +91,7 @@ class DenseCriterion(nn.Module):
                 f'LogitKD: avg_factor={self.avg_factor!r} must be '
                 f'{" or ".join(repr(x) for x in self.divisors)}'
             )
+        self.needs_labels = self.avg_factor == 'num_pos'
         both = losses_besides(student_head) & losses_besides(teacher_head)
         defaults = self.defaults(stock_type(teacher_head), both)
         self.parts, self.loss_weights = build_losses(losses, defaults)
@@ -189,27 +190,19 @@ def dense_targets(head: nn.Module, outputs: dict, match, lesson) -> DenseTargets
     """
     classes, priors = head.cls_out_channels, head.prior_generator.num_base_priors[0]
     cls = match.teacher(flatten(class_logits(head, outputs), classes), dim=1)
-    scores = match.teacher(flatten(score_logits(head, outputs), classes), dim=1)
-    valid, rows = [], []
-    for maps in outputs['cls']:
-        cells = maps.shape[0], *maps.shape[-2:], priors
-        rows.append(math.prod(cells))
-        mask = lesson.valid_cells(maps.shape[-2:])
-        if mask is None:
-            valid.append(cls.new_ones(cells).flatten())
-        else:
-            valid.append(mask[:, 0, :, :, None].expand(cells).reshape(-1).float())
-    valid = torch.cat(valid)
+    valid = [valid_map(lesson, x).expand(-1, priors, -1, -1) for x in outputs['cls']]
+    rows = tuple(x.numel() for x in valid)
+    valid = flatten(valid, 1)[:, 0]
     besides = {k: flatten(outputs[k], 1)[:, 0] for k in _BESIDES.values() if k in outputs}
     there = besides['objectness'].sigmoid() if 'objectness' in besides else torch.ones_like(valid)
     is_gfl = stock_type(head) is GFLHead
     return DenseTargets(
         cls=cls,
-        score=scores.amax(1).sigmoid() * valid,
+        score=cls.amax(1).sigmoid() * there * valid,
         valid=valid,
         there=there,
         boxes=decode(head, outputs['box'], head.training),
         bins=flatten(outputs['box'], head.reg_max + 1) if is_gfl else None,
         besides=besides,
-        rows=tuple(rows),
+        rows=rows,
     )

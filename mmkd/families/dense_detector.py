@@ -2,7 +2,6 @@
 
 from contextlib import contextmanager
 
-import torch
 from mmdet.models.dense_heads import RepPointsHead
 from mmdet.models.detectors.single_stage import SingleStageDetector
 from torch import Tensor, nn
@@ -11,12 +10,12 @@ from mmkd.registry import FAMILIES
 
 from .cross_criterion import CrossCriterion
 from .dense_assignment import hear_assignment, told
-from .dense_cells import CellTargets, cell_scores, cell_targets
 from .dense_criterion import DenseCriterion, dense_targets
 from .dense_cross import cross_outputs, tower_inputs
 from .dense_heads import KINDS, by_kind, score_logits, stock_type
 from .detector import Detector
 from .family import Predictions, replaced
+from .priors import why_priors_differ
 
 
 @FAMILIES.register_module()
@@ -31,7 +30,11 @@ class DenseDetector(Detector):
     """
 
     specificity = 1
-    gives = frozenset({'canvas', 'boxes', 'scores'})
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        if self.why_no_cells(model) is None:
+            self.gives = self.gives | {'scores'}
 
     @classmethod
     def knows(cls, model: nn.Module) -> bool:
@@ -66,13 +69,8 @@ class DenseDetector(Detector):
 
     def check_pair(self, student, teacher, teacher_family):
         if not isinstance(teacher_family, DenseDetector):
-            return f'the teacher {teacher_family.kind} is not a dense detector'
-        ours, theirs = student.bbox_head, teacher.bbox_head
-        for what, describe in (('priors', _describe_priors), ('box coders', _describe_coder)):
-            mine, other = describe(ours), describe(theirs)
-            if mine != other:
-                return f'{what} differ (student {mine}, teacher {other})'
-        return _differing_anchor(ours.prior_generator, theirs.prior_generator)
+            return f'the student is a dense detector, the teacher {teacher_family.kind} is not'
+        return why_priors_differ(student.bbox_head, teacher.bbox_head)
 
     def criterion(self, student, teacher, losses):
         return DenseCriterion(student.bbox_head, teacher.bbox_head, losses)
@@ -84,11 +82,14 @@ class DenseDetector(Detector):
     def targets(self, teacher, outputs, match, lesson):
         return dense_targets(teacher.bbox_head, outputs, match, lesson)
 
-    def score_logits(self, model, outputs):
-        return score_logits(model.bbox_head, outputs)
+    def why_no_cells(self, model):
+        return self.why_no_logits(model)
 
-    def cell_scores(self, model, outputs, size, lesson):
-        return cell_scores(model.bbox_head, outputs, size, lesson)
+    def score_logits(self, model, outputs):
+        classes = model.bbox_head.cls_out_channels
+        # anchors come before classes
+        maps = score_logits(model.bbox_head, outputs)
+        return [x.unflatten(1, (-1, classes)).amax(1) for x in maps]
 
     def num_classes(self, model):
         return model.bbox_head.num_classes
@@ -147,39 +148,3 @@ class DenseDetector(Detector):
         """
         head = model.bbox_head
         return by_kind(head, zip(*cross_outputs(head, features, levels, start, theirs)))
-
-    def cell_targets(self, model: nn.Module, outputs, match, maps, lesson) -> CellTargets:
-        """What a teacher says of the cells of maps ``(stride, (H, W))``, whatever its priors."""
-        return cell_targets(model.bbox_head, outputs, match, maps, lesson)
-
-
-def _describe_priors(head: nn.Module) -> str:
-    generator = head.prior_generator
-    anchors = getattr(generator, 'base_anchors', None)
-    shape = f'strides {[s[0] for s in generator.strides]}'
-    if anchors is None:
-        return f'points, {shape}, offset {generator.offset}'
-    return f'{len(anchors[0])} anchors a cell, {shape}, ' + ' '.join(
-        f'{torch.round((x[:, 2:] - x[:, :2]).mean(0)).int().tolist()}' for x in anchors
-    )
-
-
-def _differing_anchor(ours, theirs) -> str | None:
-    """The first anchor that is not the same in both, order included."""
-    levels = zip(getattr(ours, 'base_anchors', ()), getattr(theirs, 'base_anchors', ()))
-    for level, (mine, other) in enumerate(levels):
-        for index, (a, b) in enumerate(zip(mine.tolist(), other.tolist())):
-            if not torch.allclose(torch.tensor(a), torch.tensor(b), rtol=1e-4, atol=1e-3):
-                sides = (', '.join(f'{x:.1f}' for x in box) for box in (a, b))
-                return 'priors differ (anchor {} of level {}: student {}, teacher {})'.format(
-                    index, level, *sides
-                )
-    return None
-
-
-def _describe_coder(head: nn.Module) -> str:
-    coder = getattr(head, 'bbox_coder', head)  # YOLOX decodes by itself
-    parts = [type(coder).__name__]
-    parts += [f'{k} {tuple(getattr(coder, k))}' for k in ('means', 'stds') if hasattr(coder, k)]
-    parts += [f'reg_max {head.reg_max}'] if hasattr(head, 'reg_max') else []
-    return ', '.join(parts)

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .cells import CellTargets, cell_scores, cell_targets
+
 
 @dataclass
 class Predictions:
@@ -26,7 +28,11 @@ class Predictions:
 class Family:
     """What a kind of model predicts, how deep to run it, and its vanilla KD.
 
-    A subclass is registered in ``mmkd.registry.FAMILIES`` and names the models it ``knows``.
+    A subclass is registered in ``mmkd.registry.FAMILIES`` and names the models it ``knows``. What
+    single exits need is not among its methods here, and asked for by its presence: ``light_head``,
+    ``head_outputs`` and ``strides`` (``DenseExit``), ``towers``, ``cross_outputs`` and
+    ``cross_criterion`` (``CrossExit``, ``CrossKD``), ``first_box_head`` (``RoIExit``), ``head``,
+    ``is_head``, ``listen_to_head`` and ``branch_style`` (``SegExit``).
 
     Args:
         model: a student or a teacher; only its structure is read here.
@@ -99,17 +105,26 @@ class Family:
         """The class of each cell of a ``(H, W)`` map, ``[B, H, W]``; -1: none."""
         raise NotImplementedError
 
+    def why_no_cells(self, model: nn.Module) -> str | None:
+        """Why a detector says nothing of the classes in each cell, or ``None``."""
+        return self.why_no_logits(model) or f'{self.kind} has none'
+
     def score_logits(self, model: nn.Module, outputs: dict) -> list[Tensor]:
-        """Logits of a detector's final class scores, by map ``[B, A*K, H, W]``."""
+        """Logits of a detector's final class scores in each cell, by map ``[B, K, H, W]``."""
         return outputs['cls']
 
-    def cell_scores(self, model: nn.Module, outputs: dict, size, lesson) -> Tensor:
-        """A teacher's highest class score in each cell of a ``(H, W)`` map, ``[B, 1, H, W]``."""
-        raise NotImplementedError
+    def score_maps(self, model: nn.Module, outputs: dict) -> list[Tensor]:
+        """A teacher's highest class score in each cell, by map ``[B, 1, H, W]``."""
+        logits = self.score_logits(model, outputs)
+        return [x.float().amax(1, keepdim=True).sigmoid() for x in logits]
 
-    def why_no_cells(self, model: nn.Module) -> str | None:
-        """Why a model of this family says nothing of the classes in each cell, or ``None``."""
-        return None
+    def cell_scores(self, model: nn.Module, outputs: dict, size) -> Tensor:
+        """The same in the cells of a ``(H, W)`` map of a student, ``[B, 1, H, W]``."""
+        return cell_scores(self.score_maps(model, outputs), size)
+
+    def cell_targets(self, model: nn.Module, outputs: dict, match, sizes, lesson) -> CellTargets:
+        """What a detector says of the classes in the cells of a student's maps ``(H, W)``."""
+        return cell_targets(self.score_logits(model, outputs), match, sizes, lesson)
 
     def as_maps(self, tensors: list[Tensor], predictions: Predictions) -> list[Tensor]:
         """Tapped tensors as maps ``[B, C, H, W]``, where the family knows how they lie."""

@@ -2,9 +2,7 @@
 
 import math
 
-import torch
 from mmseg.models.losses.cross_entropy_loss import cross_entropy
-from mmseg.models.utils import resize
 from mmseg.structures import SegDataSample
 
 from mmkd.registry import FAMILIES
@@ -66,8 +64,8 @@ class MaskQuerySegmentor(Segmentor):
     def targets(self, teacher, outputs, match, lesson):
         return with_pixels(outputs)
 
-    def cell_scores(self, model, outputs, size, lesson):
-        return super().cell_scores(model, with_pixels(outputs), size, lesson)
+    def score_maps(self, model, outputs):
+        return super().score_maps(model, with_pixels(outputs))
 
     def branch_style(self, head, width):
         width = width or head.cls_embed.in_features
@@ -75,14 +73,6 @@ class MaskQuerySegmentor(Segmentor):
 
     def ground_truth_losses(self, head, outputs, predictions):
         # its own head has no loss of pixels; ignored ones are out of the mean
-        labels = torch.stack([sample.gt_sem_seg.data for sample in predictions.context[0]])
-        logits = resize(
-            outputs['seg'][0],
-            size=labels.shape[2:],
-            mode='bilinear',
-            align_corners=head.align_corners,
-        )
-        value = cross_entropy(
-            logits, labels.squeeze(1), ignore_index=head.ignore_index, avg_non_ignore=True
-        )
+        logits, labels = self.at_labels(head, outputs, predictions)
+        value = cross_entropy(logits, labels, ignore_index=head.ignore_index, avg_non_ignore=True)
         return dict(loss_ce=value)

@@ -8,6 +8,7 @@ from mmdet.structures import DetDataSample
 
 from mmkd.registry import FAMILIES
 
+from .cells import pixel_scores
 from .detector import Detector
 from .mask_queries import (
     listen_to_queries,
@@ -31,6 +32,7 @@ class MaskQueryDetector(Detector):
 
     specificity = 1
     predicts_pixels = True
+    gives = Detector.gives | {'scores'}
 
     @classmethod
     def knows(cls, model):
@@ -74,6 +76,9 @@ class MaskQueryDetector(Detector):
 
     def targets(self, teacher, outputs, match, lesson):
         return with_pixels(outputs)
+
+    def score_maps(self, model, outputs):
+        return [pixel_scores(with_pixels(outputs)['seg'][0])]
 
     def num_classes(self, model):
         return model.panoptic_head.num_classes

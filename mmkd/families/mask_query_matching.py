@@ -2,12 +2,14 @@
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from mmkd.losses.build import build_losses
 from mmkd.losses.functional import reduce_mean
 from mmkd.losses.functional.mask_query import matching_costs
+
+from .cells import valid_map
+from .pairing import assign, pick, shared_and_none
 
 _NO_OBJECT = 0.1  # weight of the pairs in which the teacher sees none, as for the labels
 
@@ -50,11 +52,11 @@ class QueryMatching(nn.Module):
             lesson: the training step, asked for valid cells.
         """
         points, valid = self._draw(lesson, student['mask'][-1])
-        theirs = _shared(match.teacher, teacher['query'][-1])
+        theirs = shared_and_none(teacher['query'][-1], match.teacher)
         score = theirs.softmax(-1)[..., :-1].amax(-1)
         kept = score.topk(min(score.shape[1], student['query'][-1].shape[1]), dim=1).indices
-        theirs, score = _pick(theirs, kept), score.gather(1, kept)
-        their_points = _pick(_sample(teacher['mask'][-1], points), kept)
+        theirs, score = pick(theirs, kept), pick(score, kept)
+        their_points = pick(_sample(teacher['mask'][-1], points), kept)
         pairs = self._match(student, theirs, their_points, score, match, points)
 
         sees_none = theirs.argmax(-1) == theirs.shape[-1] - 1
@@ -69,8 +71,8 @@ class QueryMatching(nn.Module):
         )
         losses = {}
         for layer in self.layers:
-            classes = _pick(_shared(match.student, student['query'][layer]), pairs)
-            masks = _pick(_sample(student['mask'][layer], points), pairs)
+            classes = pick(shared_and_none(student['query'][layer], match.student), pairs)
+            masks = pick(_sample(student['mask'][layer], points), pairs)
             for name, loss in self.parts.items():
                 target, weight, total = targets[name]
                 ours = classes if name == 'loss_cls' else masks
@@ -85,38 +87,21 @@ class QueryMatching(nn.Module):
     @torch.no_grad()
     def _match(self, student, theirs, their_points, score, match, points) -> Tensor:
         """The student's query for each of the teacher's, ``[B, Q']``."""
-        classes = _shared(match.student, student['query'][-1])
+        classes = shared_and_none(student['query'][-1], match.student)
         ours = _sample(student['mask'][-1], points)
-        costs = matching_costs(classes, ours, theirs, their_points, score).cpu().numpy()
-        # each column is taken, since there are at most as many as rows
-        rows = [linear_sum_assignment(cost.T)[1] for cost in costs]
-        return torch.stack([torch.as_tensor(r) for r in rows]).to(score.device)
+        return assign(matching_costs(classes, ours, theirs, their_points, score))
 
     @torch.no_grad()
     def _draw(self, lesson, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Points ``[B, P, 2]`` in valid cells, from 0 to 1; whether there are any, ``[B, 1]``."""
-        batch, _, height, width = masks.shape
-        valid = lesson.valid_cells((height, width))
-        if valid is None:
-            valid = masks.new_ones(batch, 1, height, width)
-        odds = valid.flatten(1).float()
+        height, width = masks.shape[-2:]
+        odds = valid_map(lesson, masks).flatten(1).float()
         some = odds.amax(1, keepdim=True)
         cells = torch.multinomial(odds + (1 - some), self.points, replacement=True)
         corners = torch.stack([cells % width, cells // width], dim=-1)
         return (corners + torch.rand_like(corners, dtype=odds.dtype)) / odds.new_tensor(
             [width, height]
         ), some
-
-
-def _shared(pick, classes: Tensor) -> Tensor:
-    """Logits of the shared classes and, last, of no object, in fp32."""
-    classes = classes.float()
-    return torch.cat([pick(classes[..., :-1], dim=-1), classes[..., -1:]], dim=-1)
-
-
-def _pick(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of ``[B, Q, C]`` by ``[B, n]``."""
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
 
 def _sample(masks: Tensor, points: Tensor) -> Tensor:

@@ -1,17 +1,17 @@
 """Vanilla KD of query-based detectors."""
 
-import torch
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from torch import Tensor, nn
 
 from mmkd.losses.build import build_losses
 from mmkd.losses.functional import reduce_mean
 
+from .pairing import pick
 from .query_group import TeacherQueries
 from .query_match import match_queries
 from .query_targets import QueryTargets, by_softmax, shared_classes
 
-_OPTIONS = dict(matching=('hungarian', 'queries'), layers=('depth', 'last'))
+_OPTIONS = dict(matching=('hungarian', 'queries'), teacher_layers=('depth', 'last'))
 
 
 class QueryCriterion(nn.Module):
@@ -32,8 +32,8 @@ class QueryCriterion(nn.Module):
         student: the student.
         teacher: the teacher.
         losses: overrides by name (``loss_cls``, ``loss_bbox``, ``loss_iou``; ``loss_weight`` inside
-            is a ratio) and the options ``matching``, ``layers`` (``'depth'``: layer j of L is
-            taught by the teacher's at the same share of its depth; ``'last'``: by its last) and
+            is a ratio) and the options ``matching``, ``teacher_layers`` (``'depth'``: layer j of L
+            is taught by the teacher's at the same share of its depth; ``'last'``: by its last) and
             ``top`` (100; ``None``: all).
 
     Raises:
@@ -45,7 +45,7 @@ class QueryCriterion(nn.Module):
         super().__init__()
         losses = dict(losses)
         self.matching = losses.pop('matching', 'hungarian')
-        self.layers = losses.pop('layers', 'depth')
+        self.teacher_layers = losses.pop('teacher_layers', 'depth')
         self.top = losses.pop('top', 100)
         for name, known in _OPTIONS.items():
             if getattr(self, name) not in known:
@@ -79,7 +79,7 @@ class QueryCriterion(nn.Module):
         else:
             first = lesson.student.predictions.context.denoising
             cls, box = (student[name][0][:, :, first:] for name in ('query_cls', 'query_box'))
-        cls, box = shared_classes(cls.float(), match.student, self.softmax), box.float()
+        cls, box = shared_classes(cls, match.student, self.softmax), box.float()
         layers = self._layers(len(cls), len(teacher.cls))
         wanted = [x[layers] for x in (teacher.cls, teacher.box, teacher.score)]
         if self.matching == 'hungarian':
@@ -101,7 +101,7 @@ class QueryCriterion(nn.Module):
 
     def _layers(self, ours: int, theirs: int) -> list[int]:
         """The teacher's layer that each of the student's listens to."""
-        if self.layers == 'last':
+        if self.teacher_layers == 'last':
             return [theirs - 1] * ours
         # the nearest to the same share of the depth, the later of two
         return [max(int(layer * theirs / ours + 0.5), 1) - 1 for layer in range(1, ours + 1)]
@@ -112,11 +112,6 @@ class QueryCriterion(nn.Module):
         wanted = [x.flatten(0, 1) for x in wanted]
         sizes = [cls.shape[1], wanted[2].shape[1]] + ([] if self.top is None else [self.top])
         best = wanted[2].topk(min(sizes), dim=1).indices
-        wanted = [_take(x, best) for x in wanted]
+        wanted = [pick(x, best) for x in wanted]
         found = match_queries(cls, box, wanted[0], wanted[1], self.softmax)
-        return _take(cls, found), _take(box, found), wanted
-
-
-def _take(x: Tensor, indices: Tensor) -> Tensor:
-    """Queries ``[N, M]`` of ``[N, Q, ...]``."""
-    return x[torch.arange(len(x), device=x.device)[:, None], indices]
+        return pick(cls, found), pick(box, found), wanted

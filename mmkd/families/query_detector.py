@@ -15,21 +15,16 @@ from mmdet.models.dense_heads import (
 )
 from mmdet.models.detectors import DINO
 from mmdet.models.detectors.base_detr import DetectionTransformer
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
 from torch import nn
 
 from mmkd.registry import FAMILIES
 
-from .dense_cells import CellTargets
 from .detector import Detector
 from .family import Predictions, replaced
 from .query_criterion import QueryCriterion
-from .query_encoder import (
-    encoder_maps,
-    encoder_scores,
-    encoder_targets,
-    hear_encoder,
-    is_two_stage,
-)
+from .query_encoder import encoder_maps, hear_encoder, is_two_stage
 from .query_targets import INPUTS, by_softmax, query_targets
 
 _HEADS = (DINOHead, DeformableDETRHead, DABDETRHead, ConditionalDETRHead, DETRHead)
@@ -78,12 +73,16 @@ class QueryDetector(Detector):
     def forward(self, model, inputs, data_samples):
         features = model.extract_feat(inputs)
         told, encoded = {}, {}
+        if model.training:
+            data_samples = [_without_labels(x, inputs.device) for x in data_samples]
         with _hear_decoder(model, told), hear_encoder(model, encoded):
             decoded = model.forward_transformer(features, data_samples)
         cls, box = model.bbox_head(*(decoded[n] for n in _HEAD_INPUTS if n in decoded))
         outputs = dict(query_cls=[cls], query_box=[box])
         outputs.update({name: [told[name]] for name in INPUTS if name in told})
         outputs.update(encoder_maps(model, encoded, _sizes(features)))
+        if model.training:  # a student without labels, of whose decoder more may be asked
+            outputs['memory'] = [told['value' if 'value' in told else 'key']]
         return Predictions(outputs)
 
     @contextmanager
@@ -123,7 +122,8 @@ class QueryDetector(Detector):
 
     def check_pair(self, student, teacher, teacher_family):
         if not isinstance(teacher_family, QueryDetector):
-            return f'the teacher {teacher_family.kind} is not a query-based detector'
+            kind = teacher_family.kind
+            return f'the student is a query-based detector, the teacher {kind} is not'
         heads = student.bbox_head, teacher.bbox_head
         how = ['softmax' if by_softmax(head) else 'sigmoid' for head in heads]
         if how[0] != how[1]:
@@ -162,28 +162,6 @@ class QueryDetector(Detector):
             return f"{self.kind}'s encoder tells objects from background only, not their classes"
         return None
 
-    def cell_targets(self, model: nn.Module, outputs, match, maps, lesson) -> CellTargets:
-        """What a DINO's encoder says of the cells of maps ``(stride, (H, W))``."""
-        return encoder_targets(outputs['cls'], match, [size for _, size in maps], lesson)
-
-    def score_logits(self, model, outputs):
-        if not is_two_stage(model):
-            raise ValueError(f'{self.why_no_cells(model)}; take another region, or none')
-        return outputs['cls']
-
-    def cell_scores(self, model, outputs, size, lesson):
-        return encoder_scores(outputs['cls'], size)
-
-    def towers(self, model: nn.Module, start: int, who: str = 'teacher'):
-        """Refuses: there are no convolutions to go on through.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError(
-            f"the {who}'s {type(model.bbox_head).__name__} has no towers; use SemanticExit"
-        )
-
 
 def _has_stock_head(model: nn.Module) -> bool:
     """Whether a model's head predicts and learns as one of the known ones."""
@@ -192,6 +170,15 @@ def _has_stock_head(model: nn.Module) -> bool:
         issubclass(head, known) and all(getattr(head, n) is getattr(known, n) for n in _OWN)
         for known in _HEADS
     )
+
+
+def _without_labels(sample: DetDataSample, device) -> DetDataSample:
+    """The same image with nothing in it: of boxes a DINO in training makes denoising queries."""
+    nothing = InstanceData(
+        bboxes=torch.zeros(0, 4, device=device),
+        labels=torch.zeros(0, dtype=torch.long, device=device),
+    )
+    return DetDataSample(metainfo=sample.metainfo, gt_instances=nothing)
 
 
 @contextmanager

@@ -1,11 +1,11 @@
 """Which of a student's queries say what a teacher's queries say."""
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+
+from .pairing import assign
 
 _CLS, _BOX, _IOU = 1.0, 5.0, 2.0
 
@@ -16,9 +16,7 @@ def match_queries(
 ) -> Tensor:
     """One-to-one Hungarian matching by DETRDistill's cost (Chang et al., ICCV 2023).
 
-    Cross-entropy to the teacher's classes + 5 times the L1 distance + 2 times -GIoU. The costs of
-    all matchings are computed at once and brought to the CPU at once; only the assignments
-    themselves are a loop.
+    Cross-entropy to the teacher's classes + 5 times the L1 distance + 2 times -GIoU.
 
     Args:
         cls: the student's class logits, one matching a row ``[N, Q, K]``.
@@ -38,6 +36,4 @@ def match_queries(
         costs = _CLS * (F.softplus(cls).sum(-1, keepdim=True) - agreement)
     costs = costs + _BOX * torch.cdist(box, teacher_box, p=1)
     corners = bbox_cxcywh_to_xyxy(box), bbox_cxcywh_to_xyxy(teacher_box)
-    costs = costs - _IOU * bbox_overlaps(*corners, mode='giou')
-    pairs = [linear_sum_assignment(cost.T)[1] for cost in costs.cpu().numpy()]
-    return torch.from_numpy(np.stack(pairs)).to(cls.device)
+    return assign(costs - _IOU * bbox_overlaps(*corners, mode='giou'))

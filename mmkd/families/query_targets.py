@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .pairing import shared_and_none
+
 INPUTS = ('query', 'query_pos', 'reference_points')  # what tells a decoder's queries apart
 
 
@@ -37,7 +39,7 @@ def query_targets(head: nn.Module, outputs: dict, match, lesson) -> QueryTargets
         lesson: the training step.
     """
     softmax = by_softmax(head)
-    cls = shared_classes(outputs['query_cls'][0].float(), match.teacher, softmax)
+    cls = shared_classes(outputs['query_cls'][0], match.teacher, softmax)
     box = outputs['query_box'][0].float()
     scores = cls.softmax(-1)[..., :-1] if softmax else cls.sigmoid()
     score = scores.amax(-1) * ~_ignored(box, lesson.data_samples)
@@ -51,16 +53,14 @@ def by_softmax(head: nn.Module) -> bool:
 
 
 def shared_classes(cls: Tensor, select, softmax: bool) -> Tensor:
-    """Logits ``[..., K]`` of the classes that both know, and of "no object" where there is one.
+    """Logits ``[..., K]`` of the classes that both know, with "no object" where there is one.
 
     Args:
         cls: logits.
         select: a model's side of the match, ``match.student`` or ``match.teacher``.
         softmax: whether the last class is "no object".
     """
-    if not softmax:
-        return select(cls, dim=-1)
-    return torch.cat([select(cls[..., :-1], dim=-1), cls[..., -1:]], -1)
+    return shared_and_none(cls, select) if softmax else select(cls, dim=-1).float()
 
 
 def _ignored(box: Tensor, samples: list) -> Tensor:

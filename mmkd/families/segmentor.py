@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmkd.registry import FAMILIES
 
+from .cells import pixel_scores
 from .family import Family, Predictions, replaced
 from .segmentor_criterion import SegmentorCriterion
 
@@ -144,15 +145,10 @@ class Segmentor(Family):
 
     def ground_truth_losses(self, head, outputs, predictions):
         # BaseDecodeHead.loss_by_feat without its accuracy, which costs more than the loss.
-        labels = torch.stack([sample.gt_sem_seg.data for sample in predictions.context[0]])
-        logits = resize(
-            outputs['seg'][0],
-            size=labels.shape[2:],
-            mode='bilinear',
-            align_corners=head.align_corners,
-        )
-        weight = None if head.sampler is None else head.sampler.sample(logits, labels)
-        labels = labels.squeeze(1)
+        logits, labels = self.at_labels(head, outputs, predictions)
+        weight = None
+        if head.sampler is not None:
+            weight = head.sampler.sample(logits, labels[:, None])
         losses = {}
         parts = head.loss_decode
         for part in parts if isinstance(parts, nn.ModuleList) else [parts]:
@@ -160,14 +156,23 @@ class Segmentor(Family):
             losses[part.loss_name] = losses.get(part.loss_name, 0.0) + value
         return losses
 
+    def at_labels(self, head: nn.Module, outputs: dict, predictions) -> tuple[Tensor, Tensor]:
+        """Logits ``[B, K, H, W]`` at the size of the labels, and these ``[B, H, W]``."""
+        labels = torch.stack([sample.gt_sem_seg.data for sample in predictions.context[0]])
+        logits = resize(
+            outputs['seg'][0],
+            size=labels.shape[2:],
+            mode='bilinear',
+            align_corners=head.align_corners,
+        )
+        return logits, labels.squeeze(1)
+
     def cell_labels(self, model, size, data_samples):
         labels = self._nearest_labels(size, data_samples)
         return labels.masked_fill(self._ignored(model, labels), -1)[:, 0]
 
-    def cell_scores(self, model, outputs, size, lesson):
-        logits = outputs['seg'][0].float()
-        scores = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
-        return resize(scores.amax(1, keepdim=True), size=size, mode='bilinear', align_corners=False)
+    def score_maps(self, model, outputs):
+        return [pixel_scores(outputs['seg'][0])]
 
     def valid_cells(self, model, size, inputs, data_samples):
         if not all('gt_sem_seg' in sample for sample in data_samples):

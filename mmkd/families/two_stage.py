@@ -11,7 +11,6 @@ from torch import nn
 
 from mmkd.registry import FAMILIES
 
-from .dense_cells import cell_scores
 from .detector import Detector
 from .family import Predictions, replaced
 from .two_stage_criterion import TwoStageCriterion
@@ -31,7 +30,7 @@ class TwoStage(Detector):
     """
 
     specificity = 1
-    gives = frozenset({'canvas', 'boxes', 'scores'})
+    gives = Detector.gives | {'scores'}  # of objects: FRS takes the RPN's, too
 
     @classmethod
     def knows(cls, model: nn.Module) -> bool:
@@ -113,9 +112,8 @@ class TwoStage(Detector):
     def targets(self, teacher, outputs, match, lesson):
         return TwoStageTargets(teacher, outputs, match, lesson)
 
-    def cell_scores(self, model, outputs, size, lesson):
-        """Objectness, as FRS takes it of a two-stage detector."""
-        return cell_scores(model.rpn_head, outputs, size, lesson)
+    def why_no_cells(self, model):
+        return f"{self.kind}'s RPN tells objects from background only, not their classes"
 
     def num_classes(self, model):
         return self.first_box_head(model).num_classes

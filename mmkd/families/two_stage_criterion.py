@@ -1,6 +1,5 @@
 """Vanilla KD of two-stage detectors."""
 
-import torch
 import torch.nn.functional as F
 from mmdet.models.roi_heads import CascadeRoIHead
 from torch import Tensor, nn
@@ -8,7 +7,10 @@ from torch import Tensor, nn
 from mmkd.losses.build import build_losses
 from mmkd.losses.functional import reduce_mean
 
-from .dense_criterion import DenseTargets, decode
+from .dense_criterion import DenseTargets
+from .dense_heads import decode, flatten
+from .pairing import shared_and_none
+from .priors import why_priors_differ
 from .two_stage_targets import (
     RoITargets,
     TwoStageTargets,
@@ -16,7 +18,6 @@ from .two_stage_targets import (
     class_boxes,
     class_masks,
     mask_heads,
-    shared_classes,
 )
 
 _RPN = ('loss_rpn_cls', 'loss_rpn_bbox')
@@ -69,7 +70,7 @@ class TwoStageCriterion(nn.Module):
                 )
         self.needs_labels = any(name not in _RPN for name in self.parts)  # to sample RoIs by
         if any(name in self.parts for name in _RPN):
-            _check_anchors(student.rpn_head, teacher.rpn_head)
+            _check_priors(student.rpn_head, teacher.rpn_head)
         weights = [1.0]
         if isinstance(student.roi_head, CascadeRoIHead):
             weights = student.roi_head.stage_loss_weights
@@ -97,9 +98,9 @@ class TwoStageCriterion(nn.Module):
         count = reduce_mean(teacher.score.sum()).clamp(min=1.0)
         found = {}
         if 'loss_rpn_cls' in self.parts:
-            logits = [x.permute(0, 2, 3, 1).reshape(-1, 1) for x in student['cls']]
+            logits = flatten(student['cls'], 1)
             found['loss_rpn_cls'] = self.parts['loss_rpn_cls'](
-                torch.cat(logits), teacher.cls, weight=teacher.valid, avg_factor=count
+                logits, teacher.cls, weight=teacher.valid, avg_factor=count
             )
         if 'loss_rpn_bbox' in self.parts:
             boxes = decode(head, student['box'], training=True)
@@ -127,7 +128,7 @@ class TwoStageCriterion(nn.Module):
                 loss = self.parts['loss_cls']
                 asks = getattr(loss, 'asks', ())
                 context = dict(label=theirs.labels) if 'label' in asks else {}
-                logits = shared_classes(student['roi_cls'][i], match.student)
+                logits = shared_and_none(student['roi_cls'][i], match.student)
                 found['loss_cls'] = loss(logits, theirs.cls, mask=known, **context)
             if 'loss_bbox' in self.parts:
                 boxes = class_boxes(
@@ -162,27 +163,13 @@ class TwoStageCriterion(nn.Module):
         return total * self.loss_weights['loss_mask']
 
 
-def _check_anchors(ours: nn.Module, theirs: nn.Module) -> None:
+def _check_priors(ours: nn.Module, theirs: nn.Module) -> None:
     """Refuses RPNs that do not speak of the same anchors in the same terms.
 
     Raises:
         ValueError: on the first thing in which they differ.
     """
-    mine, other = _facts(ours), _facts(theirs)
-    for what in mine | other:
-        if mine.get(what) != other.get(what):
-            raise ValueError(
-                f'LogitKD: {what} of the RPNs differ (student {mine.get(what)}, teacher '
-                f'{other.get(what)}); write loss_rpn_cls=None, loss_rpn_bbox=None'
-            )
-
-
-def _facts(head: nn.Module) -> dict:
-    generator, coder = head.prior_generator, head.bbox_coder
-    facts = dict(strides=[stride[0] for stride in generator.strides])
-    for level, anchors in enumerate(generator.base_anchors):
-        facts[f'anchors of level {level}'] = [[round(x, 1) for x in a] for a in anchors.tolist()]
-    facts['box coders'] = ' '.join(
-        [type(coder).__name__, *(str(tuple(getattr(coder, n, ()))) for n in ('means', 'stds'))]
-    )
-    return facts
+    if reason := why_priors_differ(ours, theirs):
+        raise ValueError(
+            f'LogitKD: of the RPNs, {reason}; write loss_rpn_cls=None, loss_rpn_bbox=None'
+        )

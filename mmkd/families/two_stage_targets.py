@@ -10,6 +10,7 @@ from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor, nn
 
 from .dense_criterion import DenseTargets, dense_targets
+from .pairing import shared_and_none
 
 
 class _Rows:
@@ -132,7 +133,7 @@ class TwoStageTargets:
     def _stage(self, stage: int, rois: RoIs) -> RoITargets:
         head = box_heads(self._model)[stage]
         cls, deltas = self._raw(stage, rois.boxes)
-        cls = shared_classes(cls, self._match.teacher)
+        cls = shared_and_none(cls, self._match.teacher)
         labels = self._labels(rois)
         known = (labels >= 0) & (labels < cls.shape[1] - 1)
         probabilities = cls.softmax(1)
@@ -173,11 +174,6 @@ class _Objectness:
     @staticmethod
     def teacher(x: Tensor, dim: int) -> Tensor:
         return x
-
-
-def shared_classes(logits: Tensor, shared) -> Tensor:
-    """Logits ``[R, K+1]`` of the shared classes and background; ``shared(x, dim)`` selects."""
-    return torch.cat([shared(logits[:, :-1], dim=1), logits[:, -1:]], 1).float()
 
 
 def class_boxes(head: nn.Module, rois: Tensor, deltas: Tensor, chosen: Tensor, shared) -> Tensor:

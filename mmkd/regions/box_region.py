@@ -14,6 +14,8 @@ class BoxRegion(nn.Module):
         outside: weight of the cells outside every box.
     """
 
+    asks = ('boxes',)
+
     def __init__(self, outside: float = 0.0) -> None:
         super().__init__()
         self.outside = outside

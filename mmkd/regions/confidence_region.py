@@ -12,12 +12,14 @@ class ConfidenceRegion(nn.Module):
     """The teacher's highest class score in each cell.
 
     For a dense detector it is the highest over classes, anchors and the levels of the pyramid, for
-    a segmentor the highest class probability; the map is resized to the tap's size.
+    a two-stage one its RPN's objectness likewise, for a segmentor the highest class probability;
+    the map is resized to the tap's size.
 
     Args:
         power: exponent on the score.
     """
 
+    asks = ('scores',)
     needs_predictions = True
 
     def __init__(self, power: float = 1.0) -> None:
@@ -26,15 +28,8 @@ class ConfidenceRegion(nn.Module):
 
     def forward(self, lesson, size: tuple[int, int], teacher: str | None = None) -> Tensor:
         """Weights ``[B, 1, H, W]`` of a map of ``size``."""
-        outputs = lesson.teacher(teacher).predictions.outputs
-        if 'seg' in outputs:
-            logits = outputs['seg'][0].float()
-            score = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
-            maps = [score.amax(1, keepdim=True)]
-        else:
-            model, family = lesson.frozen(teacher)
-            logits = family.score_logits(model, outputs)
-            maps = [x.float().amax(1, keepdim=True).sigmoid() for x in logits]
+        model, family = lesson.frozen(teacher)
+        maps = family.score_maps(model, lesson.teacher(teacher).predictions.outputs)
         maps = [_to_size(x, tuple(size)) for x in maps]
         return torch.stack(maps).amax(0) ** self.power
 

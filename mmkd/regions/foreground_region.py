@@ -16,6 +16,8 @@ class ForegroundRegion(nn.Module):
         outside: weight of the background's cells.
     """
 
+    asks = ('label',)
+
     def __init__(self, background: tuple[int, ...] = (0,), outside: float = 0.0) -> None:
         super().__init__()
         self.background = tuple(background)

@@ -22,8 +22,12 @@ def tower_taps(part: Term, family, model: nn.Module, start: int, who: str = 'tea
         a tap for each tower, and their channels.
 
     Raises:
-        ValueError: if the towers have fewer, or are run in a way of their own.
+        ValueError: if there are none, they have fewer, or are run in a way of their own.
     """
+    if not hasattr(family, 'towers'):
+        raise ValueError(
+            f'{part.where}: the {who} {type(model).__name__} has no towers; use SemanticExit'
+        )
     try:
         addresses, width = family.towers(model, start, who)
     except ValueError as error:

@@ -38,6 +38,7 @@ class CrossKD(Term):
             that differ, or towers with fewer convolutions.
     """
 
+    has_one_weight = True
     uses_logits = True
     uses_predictions = True
 
@@ -46,8 +47,6 @@ class CrossKD(Term):
         schedule=None, teacher=None, **losses,
     ):  # fmt: skip
         super().__init__(weight, schedule, teacher)
-        if isinstance(self.weight, list):
-            raise ValueError(f'weight={weight!r} must be one number for CrossKD')
         self.start = start
         self.student_start = start if student_start is None else student_start
         for name in ('start', 'student_start'):

@@ -103,14 +103,14 @@ class FeatureKD(Term):
 
     def _check_context(self, rehearsal) -> None:
         family, teacher = rehearsal.family, rehearsal.teachers[self.teacher].family
-        for name in self._asks:
-            knows = teacher if name == 'scores' else family
-            if name not in knows.gives:
-                raise ValueError(
-                    f'{self.where}: {type(self._loss).__name__} asks for {name}, which '
-                    f'{knows.kind} does not give (it gives {", ".join(sorted(knows.gives))}); '
-                    'take another loss'
-                )
+        for what, part in (('loss', self._loss), ('region', self.region)):
+            for name in getattr(part, 'asks', ()):
+                who, knows = ('teacher', teacher) if name == 'scores' else ('student', family)
+                if name not in knows.gives:
+                    raise ValueError(
+                        f'{self.where}: {type(part).__name__} asks for {name}, which the {who} '
+                        f'{knows.kind} does not give; take another {what}'
+                    )
 
     def _fit(self, mine: Tensor, other: Tensor) -> torch.nn.Module:
         shapes = f'student {tuple(mine.shape)}, teacher {tuple(other.shape)}'

@@ -17,9 +17,9 @@ class LogitKD(Term):
     for GFL ``loss_dfl``, for FCOS and ATSS ``loss_centerness``, for PAA ``loss_iou``, for YOLOX
     ``loss_obj``. Two-stage detectors: ``loss_rpn_cls``, ``loss_rpn_bbox`` and, on the student's
     own sampled proposals, ``loss_cls``, ``loss_bbox`` and ``loss_mask``. Query-based detectors:
-    ``loss_cls``, ``loss_bbox`` and ``loss_iou`` of each layer (``layers='depth' | 'last'``),
-    queries matched (``matching='hungarian'``, the ``top=100`` surest of the teacher) or the
-    teacher's put to the student's decoder (``matching='queries'``).
+    ``loss_cls``, ``loss_bbox`` and ``loss_iou`` of each layer (``teacher_layers='depth' |
+    'last'``), queries matched (``matching='hungarian'``, the ``top=100`` surest of the teacher) or
+    the teacher's put to the student's decoder (``matching='queries'``).
 
     Args:
         teacher: which teacher, where several are named.
@@ -33,13 +33,12 @@ class LogitKD(Term):
         ValueError: if the two models' predictions cannot be compared.
     """
 
+    has_one_weight = True
     uses_logits = True
     uses_predictions = True
 
     def __init__(self, teacher=None, weight=1.0, schedule=None, **losses):
         super().__init__(weight, schedule, teacher)
-        if isinstance(self.weight, list):
-            raise ValueError(f'weight={weight!r} must be one number for LogitKD')
         self._losses = losses
         self.criterion = nn.Module()
 

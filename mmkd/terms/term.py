@@ -21,13 +21,14 @@ class Term(nn.Module):
         teacher: the name of the teacher it listens to, where several are given.
 
     Raises:
-        ValueError: on a weight that is negative or not finite.
+        ValueError: on a weight that is negative or not finite, or a list where one is wanted.
     """
 
     kind = 'term'
     uses_teacher = True  # listens to a teacher at all
     uses_logits = False  # compares final predictions, so classes must match
     uses_predictions = False  # needs the teacher's final predictions
+    has_one_weight = False  # a list of weights would mean nothing
     without_teacher = ''  # how to write it where there is none
 
     def __init__(self, weight=1.0, schedule: dict | None = None, teacher: str | None = None):
@@ -38,6 +39,8 @@ class Term(nn.Module):
             self.controller = build(weight, 'weight', 'weight')
             weight = 1.0
         self.weight = check_weight('weight', weight)
+        if self.has_one_weight and isinstance(self.weight, list):
+            raise ValueError(f'weight={weight!r} must be one number for {type(self).__name__}')
         self.schedule = Schedule.read(schedule)
         self.teacher = teacher
         self.student_taps: list[Tap] = []

@@ -99,6 +99,7 @@ def test_exits_of_the_teacher_alone_work(kind):
     [
         (dict(exits=dict(e=dict(type='DenseExit', tap='backbone[1:]'))), "exit 'e'.*labels"),
         (dict(terms=dict(kd=dict(type='LogitKD', avg_factor='num_pos'))), "term 'kd'.*labels"),
+        (dict(terms=dict(kd=dict(type='CrossKD', start=0))), "term 'kd'.*labels.*LogitKD instead"),
         (dict(terms=dict(f=dict(FEATURE, schedule=dict(begin=5)))), 'all the time'),
         (dict(terms=dict(f=dict(FEATURE, weight=0.0))), 'all the time'),
     ],

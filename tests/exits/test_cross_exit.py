@@ -370,7 +370,7 @@ def softmax_head():
         (dict(start=-1), 'start=-1 must be a number of tower convolutions >= 0'),
         (dict(tap='backbone'), r'strides \[4, 8, 16, 32\], the teacher.s head works at \[8, 16'),
         (dict(tap=['backbone[1]', 'neck[0]']), r'strides \[8, 8\]'),
-        (dict(weight=[0.1, 0.1, 0.1]), 'weight=.*must be one number: CrossExit has one head'),
+        (dict(weight=[0.1, 0.1, 0.1]), 'weight=.*must be one number for CrossExit'),
         (dict(adapter=None), '16 channels, the head 24, and adapter=None'),
         (dict(gt=0.5), "unknown argument 'gt'; it has tap, start"),
         (dict(feat=0.5), "unknown argument 'feat'"),
@@ -378,7 +378,7 @@ def softmax_head():
         (dict(student=detector(backbone=dict(frozen_stages=2))), 'no gradient: a frozen stage'),
         (dict(student=segmentor()), 'CrossExit needs a detector, not EncoderDecoder; use SegExit'),
         (dict(teacher=segmentor(classes=3)), 'teacher must be .*EncoderDecoder has none'),
-        (dict(teacher=two_stage()), 'teacher must be a RetinaNet, .*FasterRCNN has no'),
+        (dict(teacher=two_stage()), 'teacher must be a RetinaNet, .*FasterRCNN.s RPN tells'),
         (dict(teacher=softmax_head()), 'teacher must be .*classifies by softmax'),
         (dict(teacher=deep(type='WinkingHead')), 'WinkingHead runs its layers in a way of its own'),
         (

@@ -215,7 +215,7 @@ def test_padded_cells_and_ignored_boxes_are_not_distilled(tmp_path):
     [
         (dict(tap='backbone'), r'strides \[4, 8, 16, 32\], the head works at \[8, 16, 32\]'),
         (dict(tap='backbone[2:]'), r'strides \[16, 32\]'),
-        (dict(weight=[0.1, 0.1, 0.1]), 'weight=.*must be one number: DenseExit has one head'),
+        (dict(weight=[0.1, 0.1, 0.1]), 'weight=.*must be one number for DenseExit'),
         (dict(adapter=None), '16 channels|channels, the head 16, and adapter=None'),
         (dict(teacher=None), 'there is none; .*gt=1, kd=0, feat=0'),
         (dict(tap='neck.fpn_convs'), 'never fires; a ModuleList'),

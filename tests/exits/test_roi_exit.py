@@ -221,7 +221,7 @@ def frozen():
         (dict(student=detector()), 'RoIExit needs Faster.* not RetinaNet; use DenseExit'),
         (dict(tap=['backbone[1]', 'backbone[3]']), r'strides \[8, 32\]; tap stages each of which'),
         (dict(tap='backbone[2:0]'), 'points outside'),
-        (dict(weight=[0.1, 0.1]), 'weight=.*must be one number: RoIExit has one head'),
+        (dict(weight=[0.1, 0.1]), 'weight=.*must be one number for RoIExit'),
         (dict(samples=0), 'samples=0 must be a number of proposals >= 1'),
         (dict(kd_losses=dict(loss_rpn_cls=None)), "unknown 'loss_rpn_cls'; RoIExit has loss_cls"),
         (dict(adapter=None), '16 channels|channels, the head 16, and adapter=None'),

@@ -386,7 +386,10 @@ def test_a_copy_keeps_branches_and_no_teacher(tmp_path):
             dict(teacher=query_detector('dab')),
             'teacher must be .* or DINO .*DABDETR has no encoder that classifies its cells',
         ),
-        (dict(teacher=two_stage()), 'teacher must be a RetinaNet, .*FasterRCNN has none'),
+        (
+            dict(teacher=two_stage()),
+            "teacher must be a RetinaNet, .*FasterRCNN's RPN tells objects from background",
+        ),
     ],
 )
 def test_mistakes_are_one_line(keys, message):

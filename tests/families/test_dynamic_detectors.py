@@ -268,6 +268,18 @@ def test_cells_of_yolox_score_classes_times_objectness(tmp_path):
         torch.testing.assert_close(seen.sigmoid(), cls.sigmoid() * there.sigmoid())
 
 
+@pytest.mark.parametrize('kind', ['tood', *(slow(k) for k in KINDS if k != 'tood')])
+def test_images_alone_teach_by_predictions(kind, tmp_path):
+    model = taught(kind, tmp_path, student_loss_weight=0)
+    inputs, samples = det_batch(model)
+    for sample in samples:
+        del sample.gt_instances
+    losses = model.loss(inputs, samples)
+    assert {'kd.loss_cls', 'kd.loss_bbox'} <= set(losses) and all(n[:3] == 'kd.' for n in losses)
+    total(losses).backward()
+    assert model.backbone.layer2[0].downsample[0].weight.grad.abs().sum() > 0
+
+
 @pytest.mark.slow
 def test_num_pos_counts_what_the_head_counts(tmp_path):
     terms = dict(kd=dict(type='LogitKD'), pos=dict(type='LogitKD', avg_factor='num_pos'))

@@ -179,12 +179,12 @@ def test_other_numbers_depths_and_widths(kind, matching, tmp_path):
 
 def test_layers_are_mapped_by_depth():
     layers = QueryCriterion._layers
-    options = type('Options', (), dict(layers='depth'))
+    options = type('Options', (), dict(teacher_layers='depth'))
     assert layers(options, 6, 6) == [0, 1, 2, 3, 4, 5]
     assert layers(options, 3, 6) == [1, 3, 5]
     assert layers(options, 6, 3) == [0, 0, 1, 1, 2, 2]
     assert layers(options, 6, 1) == [0] * 6
-    options.layers = 'last'
+    options.teacher_layers = 'last'
     assert layers(options, 3, 6) == [5, 5, 5]
 
 
@@ -305,6 +305,30 @@ def test_weight_0_leaves_gradients_and_the_random_stream_alone(tmp_path):
     assert mine.keys() == other.keys() and all(torch.equal(mine[n], other[n]) for n in mine)
 
 
+@pytest.mark.parametrize(
+    'kind, matching', [('dino', 'hungarian'), ('dino', 'queries'), ('dab', 'queries')]
+)
+def test_images_alone_teach_and_their_labels_are_not_read(kind, matching, tmp_path):
+    path = save(lively(plain(query_detector(kind, width=16)), 1), tmp_path / 'teacher.pth')
+    teacher = dict(config=query_detector(kind, width=16), checkpoint=path, classes='same')
+    model = distil(
+        query_detector(kind), ANIMALS[:3], teacher=teacher, student_loss_weight=0,
+        terms=dict(kd=dict(type='LogitKD', matching=matching)),
+    )  # fmt: skip
+    lively(model, 2)
+    inputs, samples = det_batch(model)
+    labelled = model.loss(inputs, samples)
+    for sample in samples:
+        del sample.gt_instances
+    losses = model.loss(inputs, samples)
+    assert set(losses) == {f'kd.{name}' for name in NAMES}
+    assert all(x > 0 and torch.equal(x, labelled[name]) for name, x in losses.items())
+    total(losses).backward()
+    for part in ('backbone.layer4', 'encoder', 'decoder'):
+        grads = [p.grad for p in model.get_submodule(part).parameters() if p.grad is not None]
+        assert sum(float(g.abs().sum()) for g in grads) > 0, part
+
+
 def test_a_two_stage_teacher_says_where_it_is_sure():
     def with_region(teacher):
         term = dict(type='FeatureKD', tap='neck', region=dict(type='ConfidenceRegion'))
@@ -333,17 +357,16 @@ def test_a_two_stage_teacher_says_where_it_is_sure():
     coarse = [x.repeat_interleave(8 // x.shape[-1], 2) for x in scores]
     coarse = [x.repeat_interleave(8 // x.shape[-1], 3) for x in coarse]
     assert torch.equal(region, torch.stack(coarse).amax(0))
-    model = with_region('dab')
-    with pytest.raises(ValueError, match='DABDETR has no encoder that classifies its cells; take'):
-        model.loss(*det_batch(model))
+    with pytest.raises(ValueError, match=r"term 'f': .* asks for scores, .* DABDETR does not g"):
+        with_region('dab')
 
 
 @pytest.mark.parametrize(
     'student, teacher, losses, message',
     [
         ('detr', 'conditional', {}, "student's DETRHead classifies by softmax, .* by sigmoid; or"),
-        ('conditional', None, {}, 'the teacher RetinaNet is not a query-based detector; or distil'),
-        (None, 'dino', {}, 'the teacher DINO is not a dense detector; or distil'),
+        ('conditional', None, {}, 'query-based detector, the teacher RetinaNet is not; or distil'),
+        (None, 'dino', {}, 'student is a dense detector, the teacher DINO is not; or distil'),
         (
             'deformable', 'dino', dict(matching='queries'),
             'DeformableDETR takes content, positions .*, that of the teacher DINO content and ref'
@@ -365,7 +388,10 @@ def test_mistakes_are_one_line(student, teacher, losses, message):
 @pytest.mark.parametrize(
     'losses, message',
     [
-        (dict(layers='first'), r"^LogitKD: layers='first' must be one of \('depth', 'last'\)$"),
+        (
+            dict(teacher_layers='first'),
+            r"^LogitKD: teacher_layers='first' must be one of \('depth', 'last'\)$",
+        ),
         (dict(top=0), '^LogitKD: top=0 must be a number of queries, or None: all$'),
         (dict(loss_dfl=None), "^LogitKD: unknown argument 'loss_dfl'; this family has loss_bbox, "),
     ],
@@ -382,7 +408,7 @@ def test_options_that_do_not_exist(losses, message):
         (
             'CrossExit',
             detector(),
-            "^exit 'e': the teacher's DINOHead has no towers; use SemanticExit",
+            "^exit 'e': the teacher DINO has no towers; use SemanticExit",
         ),
         (
             'DenseExit',

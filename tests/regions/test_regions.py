@@ -5,7 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from toys import det_batch, detector, distil, random_teacher, seg_batch, segmentor
+from toys_mask_query import mask_segmentor
 
+from mmkd.families.cells import pixel_scores
+from mmkd.families.family import Family
 from mmkd.regions import BoxRegion, ConfidenceRegion, ForegroundRegion
 from mmkd.terms.tap import Capture, Tap
 
@@ -48,7 +51,7 @@ def test_confidence_region_is_the_highest_score():
     cls[0][0, 2, 1, 3] = 0.0
     cls[1][0, 1, 1, 0] = 2.0
     heard = SimpleNamespace(predictions=SimpleNamespace(outputs=dict(cls=cls)))
-    family = SimpleNamespace(score_logits=lambda model, outputs: outputs['cls'])
+    family = Family(None)
     lesson = SimpleNamespace(teacher=lambda name: heard, frozen=lambda name: (None, family))
     weights = ConfidenceRegion(power=2.0)(lesson, (4, 4))
     floor = torch.tensor(-9.0).sigmoid() ** 2
@@ -57,10 +60,28 @@ def test_confidence_region_is_the_highest_score():
     expected[0, 0, 1, 3] = 0.25
     torch.testing.assert_close(weights, expected)
 
-    heard.predictions.outputs = dict(seg=[torch.tensor([0.0, 0.0, 5.0, 0.0]).view(1, 2, 1, 2)])
-    weights = ConfidenceRegion()(lesson, (1, 2))
-    torch.testing.assert_close(weights[0, 0, 0, 0], torch.tensor(5.0).sigmoid())
-    torch.testing.assert_close(weights[0, 0, 0, 1], torch.tensor(0.5))
+
+def test_scores_of_a_segmentor_are_probabilities():
+    logits = torch.tensor([0.0, 0.0, 5.0, 0.0]).view(1, 2, 1, 2)
+    expected = torch.tensor([torch.tensor(5.0).sigmoid(), 0.5]).view(1, 1, 1, 2)
+    torch.testing.assert_close(pixel_scores(logits), expected)
+    torch.testing.assert_close(pixel_scores(logits[:, 1:]), logits[:, 1:].sigmoid())
+
+
+@pytest.mark.parametrize(
+    'student, teacher, region, message',
+    [
+        (segmentor(), segmentor(), 'BoxRegion', 'asks for boxes, .* student EncoderDecoder does'),
+        (detector(), detector(), 'ForegroundRegion', 'asks for label, .* student RetinaNet does'),
+        (detector(), segmentor(), 'ForegroundRegion', 'asks for label, .* student RetinaNet does'),
+    ],
+)
+def test_what_a_model_does_not_give_is_refused_before_the_first_step(
+    student, teacher, region, message
+):
+    term = dict(type='FeatureKD', tap='backbone[1]', region=dict(type=region))
+    with pytest.raises(ValueError, match=f"term 'f': {region} {message}"):
+        distil(student, teacher=random_teacher(teacher), terms=dict(f=term))
 
 
 def test_labels_of_the_other_library_are_named():
@@ -92,11 +113,18 @@ def test_a_term_teaches_inside_the_boxes_only_and_never_in_padding():
     assert torch.equal(cells, expected)
 
 
-def test_a_term_listens_to_the_teachers_confidence():
+@pytest.mark.parametrize('who', ['segmentor', 'queries', 'self'])
+def test_a_term_listens_to_the_teachers_confidence(who):
     term = dict(
         type='FeatureKD', tap='backbone[1]', loss=dict(type='FeatureMSE'),
         region=dict(type='ConfidenceRegion'),
     )  # fmt: skip
-    model = distil(segmentor(), teacher=random_teacher(segmentor()), terms=dict(f=term))
+    student, teacher = segmentor(), segmentor() if who == 'segmentor' else mask_segmentor()
+    if who == 'self':
+        student, term = teacher, dict(term, tap='backbone[1]', teacher_tap='backbone[2]')
+        teacher = 'self'
+    else:
+        teacher = random_teacher(teacher)
+    model = distil(student, teacher=teacher, terms=dict(f=term))
     gradient = gradient_at(model, 'backbone[1]', *seg_batch(model))
     assert gradient.isfinite().all() and gradient.abs().sum() > 0
