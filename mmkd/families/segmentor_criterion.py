@@ -29,7 +29,7 @@ class SegmentorCriterion(nn.Module):
         self.align_corners = align_corners
         kind = 'BinaryKLDivergence' if binary else 'KLDivergence'
         self.parts, self.loss_weights = build_losses(
-            losses, dict(loss_seg=dict(type=kind)), () if binary else gives
+            losses, dict(loss_seg=dict(type=kind)), () if binary else gives, by_rows=binary
         )
 
     def forward(self, student: dict, teacher: dict, match, lesson) -> dict[str, Tensor]:

@@ -1,12 +1,14 @@
 """Builds a criterion's losses from their configs."""
 
+import inspect
+
 from torch import nn
 
 from mmkd.registry import build
 
 
 def build_losses(
-    overrides: dict, defaults: dict, gives: tuple[str, ...] = ()
+    overrides: dict, defaults: dict, gives: tuple[str, ...] = (), by_rows: bool = True
 ) -> tuple[nn.ModuleDict, dict[str, float]]:
     """Builds a criterion's losses by name, each with its ratio to the others.
 
@@ -15,6 +17,7 @@ def build_losses(
             ``None`` switches the loss off.
         defaults: the loss configs that the criterion has where nothing is overridden.
         gives: what of a loss's context the criterion passes on.
+        by_rows: whether it gives rows with a ``weight``, which losses of maps would drop.
 
     Returns:
         the losses that are on, and their ratios.
@@ -37,10 +40,15 @@ def build_losses(
         cfg = dict(cfg)
         weights[name] = cfg.pop('loss_weight', 1.0)
         modules[name] = build(cfg, f'LogitKD: {name}')
-        if hasattr(modules[name], 'prepare') or getattr(modules[name], 'takes_levels', False):
+        takes = inspect.signature(modules[name].forward).parameters
+        if (
+            hasattr(modules[name], 'prepare')
+            or getattr(modules[name], 'takes_levels', False)
+            or (by_rows and 'weight' not in takes)
+        ):
             raise ValueError(
-                f'LogitKD: {name}: {type(modules[name]).__name__} compares feature maps, by blocks '
-                'that it trains or level by level; use it in FeatureKD'
+                f'LogitKD: {name}: {type(modules[name]).__name__} compares feature maps; use it in '
+                'FeatureKD'
             )
         if unknown := sorted(set(getattr(modules[name], 'asks', ())) - set(gives)):
             raise ValueError(

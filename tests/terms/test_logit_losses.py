@@ -150,6 +150,12 @@ def test_losses_with_blocks_of_their_own_are_for_features(name):
         )  # fmt: skip
 
 
+def test_losses_of_maps_would_drop_the_weights_of_rows():
+    term = dict(type='LogitKD', loss_cls=dict(type='ATLoss'))
+    with pytest.raises(ValueError, match=r"term 'kd': .*loss_cls: ATLoss compares feature maps"):
+        distil(detector(), teacher=random_teacher(detector(width=16)), terms=dict(kd=term))
+
+
 def test_dist_on_the_class_maps_of_a_dense_detector(tmp_path):
     cfg = detector(width=16)
     path = save(lively(plain(cfg), seed=1), tmp_path / 'teacher.pth')
