@@ -74,7 +74,7 @@ def test_two_stage_detectors_are_taught_too(name):
 
 def test_a_segmentor_has_no_boxes():
     term = dict(type='FeatureKD', tap='backbone[2:4]', loss=dict(type='FGDLoss'))
-    with pytest.raises(ValueError, match="term 'f': FGDLoss asks for boxes, which EncoderDecoder"):
+    with pytest.raises(ValueError, match="term 'f': FGDLoss asks for boxes, which the student Enc"):
         distil(segmentor(), teacher=random_teacher(segmentor(width=16)), terms=dict(f=term))
 
 
