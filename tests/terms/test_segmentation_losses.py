@@ -76,9 +76,7 @@ def test_ignored_pixels_teach_nothing(loss):
 
 
 def test_a_loss_that_asks_for_labels_says_so_to_detectors():
-    with pytest.raises(
-        ValueError, match=r"term 'f': IFVLoss asks for label, which the student Ret"
-    ):
+    with pytest.raises(ValueError, match=r"term 'f': IFVLoss asks for label, which the student"):
         distil(
             detector(), teacher=random_teacher(detector()),
             terms=dict(f=dict(type='FeatureKD', tap='neck[0]', loss=dict(type='IFVLoss'))),
