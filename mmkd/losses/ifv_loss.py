@@ -14,10 +14,17 @@ class IFVLoss(nn.Module):
 
     Published: after PSP or ASPP (``tap='decode_head.bottleneck'``), weight 200 beside pixel-wise
     KD of weight 10 (and an adversarial loss); CIRKD's re-run has 20.
+
+    Args:
+        num_classes: How many classes; None: as many as the student has.
     """
 
     asks = ('label', 'num_classes')
     any_channels = True
+
+    def __init__(self, num_classes: int | None = None) -> None:
+        super().__init__()
+        self.num_classes = num_classes
 
     def forward(
         self,
@@ -26,7 +33,7 @@ class IFVLoss(nn.Module):
         mask: Tensor | None = None,
         *,
         label: Tensor,
-        num_classes: int,
+        num_classes: int | None = None,
         **context,
     ) -> Tensor:
         """Compare feature maps.
@@ -37,10 +44,10 @@ class IFVLoss(nn.Module):
             mask: [B, H, W] or [B, 1, H, W] weights of cells; the divisor is its sum over pixels
                 with a class, averaged over ranks.
             label: [B, H, W], class indices; others are out.
-            num_classes: How many there are.
+            num_classes: How many there are, unless the constructor was told.
             **context: Not used.
 
         Returns:
             Scalar, without unit.
         """
-        return ifv_loss(student, teacher, label, num_classes, mask)
+        return ifv_loss(student, teacher, label, self.num_classes or num_classes, mask)
