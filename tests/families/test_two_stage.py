@@ -254,7 +254,7 @@ class Labelled(torch.nn.Module):
         super().__init__()
         self.given = []
 
-    def forward(self, student, teacher, mask=None, **context):
+    def forward(self, student, teacher, mask=None, weight=None, **context):
         self.given.append((student, teacher, mask, context))
         return student.sum()
 
