@@ -21,8 +21,8 @@ from toys import (
     two_stage,
 )
 
-from mmkd.families.dense_heads import decode
 from mmkd.families.dense_cross import align
+from mmkd.families.dense_heads import decode
 from mmkd.terms.tap import Capture, Tap
 
 KINDS = [
