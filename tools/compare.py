@@ -79,7 +79,7 @@ def plan(args: argparse.Namespace) -> list[Run]:
         Run(
             config,
             seed,
-            [*args.cfg_options, *held_shares(config, args)],
+            held_shares(config, args) if args.grad_share else args.cfg_options,
             args.out,
             folder / config.stem / f'seed{seed}',
             args.split,
@@ -91,20 +91,23 @@ def plan(args: argparse.Namespace) -> list[Run]:
 
 
 def held_shares(config: Path, args: argparse.Namespace) -> list[str]:
-    """Give the options that replace each weight of a distillation by ``--grad-share``."""
-    options = []
-    model = resolve(config, args.cfg_options).model if args.grad_share else {}
+    """Give ``--cfg-options`` with each weight of a distillation replaced by ``--grad-share``."""
+    model = resolve(config, args.cfg_options).model
+    options = list(args.cfg_options)
     for group in ('terms', 'exits'):
         for name, part in (model.get(group) or {}).items():
             weight = part.get('weight', 1.0) if isinstance(part, dict) else 0
             if not weight:
                 continue
+            key = f'model.{group}.{name}.weight'
             held = dict(type='GradientShare', share=args.grad_share)
             if 'weight' in part:
                 held['_delete_'] = True
             if isinstance(weight, int | float):
                 held['start'] = weight
-            options += [f'model.{group}.{name}.weight.{k}={v}' for k, v in held.items()]
+            # an option that sets the weight has become the start
+            options = [option for option in options if option.partition('=')[0] != key]
+            options += [f'{key}.{k}={v}' for k, v in held.items()]
     return options
 
 

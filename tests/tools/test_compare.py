@@ -256,5 +256,11 @@ def test_grad_share_replaces_every_weight(load_tool, tmp_path, monkeypatch):
     )
     assert model.terms.kd.weight == dict(type='GradientShare', share=0.2, start=1.0)
     assert model.exits.backbone.weight.type == 'GradientShare'
+    (moved,) = compare.plan(
+        compare.parse_args(
+            [*arguments[1:], '--cfg-options', 'model.terms.pkd.weight=5.0', 'train_cfg.max_iters=9']
+        )
+    )
+    assert moved.cfg.model.terms.pkd.weight.start == 5.0 and moved.cfg.train_cfg.max_iters == 9
     with pytest.raises(ValueError, match=r'--grad-share must lie between 0 and 1, got 2\.0'):
         compare.main(compare.parse_args([*arguments[:-1], '2']))
