@@ -61,3 +61,8 @@ def test_every_run_stands_in_the_table_of_results():
             if method != 'alone':
                 text += f' ({found[method] - alone:+.1f})'
             assert cells[index] == text, (name, method)
+
+
+def test_attention_from_a_small_start():
+    alone, low = scores('ccp8')['alone'], scores('ccp8-at-low')['at']
+    assert f'ends at {low:.1f}, {low - alone:.1f} above the student alone' in PAGE
