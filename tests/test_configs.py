@@ -7,6 +7,7 @@ all of them under ``-m slow``.
 import functools
 import json
 import re
+import runpy
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -48,6 +49,10 @@ ONE_PER_FAMILY = [
     'configs/segmentation/cityscapes/kd-ds_pspnet_r101-d8_r18-d8_4xb2-80k_cityscapes-512x1024.py',
 ]
 SIDE = 128  # pixels
+ROW = runpy.run_path(str(ROOT / 'tools/model_index.py'))['config_row']
+ROWS = [
+    line for line in (ROOT / 'docs/configs.md').read_text().splitlines() if line.startswith('| [')
+]
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +68,7 @@ def test_there_are_configs():
     assert len(CONFIGS) >= 180
     assert len(DISTILLATIONS) >= 155
     assert len(METHODS) >= 31
+    assert len(ROWS) == len(CONFIGS), 'run python tools/model_index.py'
     assert set(map(Path, ONE_PER_FAMILY)) <= set(DISTILLATIONS)
     assert {path.parent.name for path in CONFIGS} >= set(DATA_SETS)
 
@@ -80,6 +86,7 @@ def test_the_page_of_a_method_lists_its_configs(folder):
 @pytest.mark.parametrize('path', CONFIGS, ids=str)
 def test_config_is_what_its_name_says(path):
     cfg = Config.fromfile(path)
+    assert ROW(path, cfg) in ROWS, 'run python tools/model_index.py'
     assert ('student' in cfg.model) == (path in DISTILLATIONS)
     if path not in DISTILLATIONS:
         return

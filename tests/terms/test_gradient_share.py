@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from toys import det_batch, detector, distil, random_teacher
 
 from mmkd import testing
@@ -65,6 +67,24 @@ def test_steps_written_out():
     assert weight().item() == pytest.approx(8)
     weight.update(0.9)  # sqrt(1/9) is less than 1/2
     assert weight().item() == pytest.approx(4)
+
+
+def moved_on_a_rank(rank, folder):
+    dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+    weight = GradientShare(share=0.1, gain=0.5)
+    values = []
+    for measured in ((0.2, 0.6), (None, 0.4), (None, None)):
+        weight.update(measured[rank])
+        values.append(weight().item())
+    torch.save(values, f'{folder}/{rank}.pt')
+    dist.destroy_process_group()
+
+
+def test_ranks_move_together(tmp_path):
+    mp.start_processes(moved_on_a_rank, (str(tmp_path),), nprocs=2, start_method='fork')
+    # the mean of 0.2 and 0.6 is 0.4: sqrt(1/4); then 0.4 of one rank alone; then nothing to measure
+    for rank in (0, 1):
+        assert torch.load(tmp_path / f'{rank}.pt') == pytest.approx([0.5, 0.25, 0.25])
 
 
 def test_it_rests_during_warm_up_and_resumes_bit_for_bit(data, tmp_path):
