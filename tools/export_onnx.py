@@ -57,12 +57,12 @@ class Network(nn.Module):
             size = tuple(images.shape[2:])
             logits = self.model.encode_decode(images, [dict(img_shape=size, ori_shape=size)])
             return dict(logits=logits)
-        outputs = self._family.forward(self.model, images, []).outputs
-        if not outputs or hasattr(self.model, 'roi_head'):  # its second stage needs proposals
+        if not hasattr(self._family, 'head_outputs'):
             raise ValueError(
                 f'{self._family.kind} cannot be exported: it is no segmentor and no dense detector '
                 'whose head mmkd knows'
             )
+        outputs = self._family.forward(self.model, images, []).outputs
         maps = ((kind, enumerate(levels)) for kind, levels in outputs.items())
         return {f'{kind}_{level}': x for kind, levels in maps for level, x in levels}
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from toys import lively, plain, save, two_stage
+from toys import lively, plain, query_detector, save, two_stage
 
 from mmkd.testing import toy_distiller, toy_model
 
@@ -101,9 +101,10 @@ def test_what_it_cannot_export(export, tmp_path, capsys):
     assert 'OUT must end in .onnx' in capsys.readouterr().err
 
 
-def test_half_a_detector_is_not_written(load_tool):
-    network = load_tool('export_onnx').Network(plain(two_stage()))
-    with pytest.raises(ValueError, match='FasterRCNN cannot be exported'):
+@pytest.mark.parametrize('make, name', [(two_stage, 'FasterRCNN'), (query_detector, 'DINO')])
+def test_half_a_detector_is_not_written(make, name, load_tool):
+    network = load_tool('export_onnx').Network(plain(make()))
+    with pytest.raises(ValueError, match=f'{name} cannot be exported'):
         network(noise(64, 64))
 
 
