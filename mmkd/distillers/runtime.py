@@ -72,6 +72,12 @@ class Runtime:
             return nullcontext()
         return torch.autocast(device.type, dtype=_DTYPES[self.autocast])
 
+    def is_emulated(self, device: torch.device) -> bool:
+        """Whether the processor lacks kernels for its dtype, so that it slows the teacher down."""
+        if device.type != 'cpu' or self.autocast != 'bfloat16':
+            return False
+        return not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
     def __str__(self) -> str:
         names = [name for name in ('fold_bn', 'channels_last') if getattr(self, name)]
         names += [self.autocast] if self.autocast else []

@@ -18,6 +18,8 @@ def summarise(model: nn.Module) -> str:
             line += f', {len(teacher.match.names)} shared classes: {_some(teacher.match.names)}'
         if str(teacher.runtime):
             line += f'; {teacher.runtime} (largest difference {teacher.difference:.1e})'
+        if teacher.runtime.is_emulated(next(teacher.model.parameters()).device):
+            line += '; this CPU only emulates bfloat16, which is slow: set its autocast=None'
         lines.append(line)
     for index, part in enumerate(distillation.parts):
         if part.is_off:

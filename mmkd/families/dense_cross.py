@@ -109,4 +109,6 @@ def align(x: Tensor, like: Tensor) -> Tensor:
     how = dict(dim=(0, 2, 3), keepdim=True, correction=correction)
     variance, mean = torch.var_mean(x, **how)
     wanted, centre = torch.var_mean(like, **how)
-    return (x - mean) * ((wanted + _EPS) / (variance + _EPS)).sqrt() + centre
+    scale = ((wanted + _EPS) / (variance + _EPS)).sqrt()
+    # in this order a map that is `like` comes back to the bit
+    return x * scale + (centre - mean * scale)

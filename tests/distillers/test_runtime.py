@@ -1,9 +1,14 @@
 """A teacher that runs cheaper says the same."""
 
+import platform
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 from toys import batch_for, detector, distil, lively, plain, save, segmentor
+
+from mmkd.distillers.runtime import Runtime
 
 OPTIONS = [
     (dict(fold_bn=True), 1e-5),
@@ -46,6 +51,21 @@ def test_options_act_and_are_named_in_the_summary(tmp_path):
     assert logits.dtype == torch.bfloat16
     assert logits.is_contiguous(memory_format=torch.channels_last)
     assert 'fold_bn, channels_last, bfloat16 (largest difference ' in summarise(model)
+
+
+def test_a_dtype_that_the_processor_only_emulates_is_said(tmp_path):
+    from mmkd.distillers.summary import summarise
+
+    path = save(lively(plain(segmentor(width=16))), tmp_path / 't.pth')
+    cpu = Path('/proc/cpuinfo')
+    flags = set(cpu.read_text().split()) if cpu.is_file() else set()
+    if platform.machine() == 'x86_64':
+        emulated = not {'avx512bw', 'avx512vl', 'avx512dq'} <= flags
+        summary = summarise(teach(segmentor, path, autocast='bfloat16'))
+        assert ('only emulates bfloat16' in summary) == emulated
+    assert 'emulates' not in summarise(teach(segmentor, path))
+    runtime = Runtime(autocast='bfloat16')
+    assert not runtime.is_emulated(torch.device('cuda'))
 
 
 def test_a_tap_between_a_convolution_and_its_norm_is_refused(tmp_path):

@@ -1,24 +1,10 @@
 """GFL on MobileNetV2 for small images: three levels, sides of up to 8 strides in 9 bins."""
+_base_ = './retinanet_mobilenetv2_fpn.py'
+
 model = dict(
     type='GFL',
-    data_preprocessor=dict(
-        type='DetDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_size_divisor=16),
-    backbone=dict(
-        type='MobileNetV2',
-        widen_factor=1.0,
-        out_indices=(2, 4, 6),
-        norm_cfg=dict(type='BN', requires_grad=True)),
-    neck=dict(
-        type='FPN',
-        in_channels=[32, 96, 320],
-        out_channels=128,
-        norm_cfg=dict(type='BN'),
-        num_outs=3),
     bbox_head=dict(
+        _delete_=True,
         type='GFLHead',
         num_classes=3,
         in_channels=128,
@@ -36,10 +22,9 @@ model = dict(
         reg_max=8,
         loss_bbox=dict(type='GIoULoss', loss_weight=2.0)),
     train_cfg=dict(
-        assigner=dict(type='ATSSAssigner', topk=9), allowed_border=-1, pos_weight=-1, debug=False),
-    test_cfg=dict(
-        nms_pre=1000,
-        min_bbox_size=0,
-        score_thr=0.05,
-        nms=dict(type='nms', iou_threshold=0.6),
-        max_per_img=100))
+        _delete_=True,
+        assigner=dict(type='ATSSAssigner', topk=9),
+        allowed_border=-1,
+        pos_weight=-1,
+        debug=False),
+    test_cfg=dict(nms=dict(iou_threshold=0.6)))
