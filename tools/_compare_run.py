@@ -1,9 +1,10 @@
-"""One run of a comparison: a config with a seed, trained and tested by processes of their own."""
+"""One run of a comparison: trained and tested by processes of their own."""
 
 import contextlib
 import fcntl
 import json
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -14,8 +15,11 @@ from pathlib import Path
 
 from _common import ROOT
 from _provenance import describe_commit, describe_machine, environment, identify, resolve
+from _stretch import stretch
+from mmengine.config import Config
 
 _HEARTBEAT = 2.0  # seconds between two notes of the time spent
+_PER_IMAGE = 'per_image.npz'
 # Metrics that a reader expects, in order; those in 0..1 are reported in points, 0..100.
 _MAIN_METRICS = ('coco/bbox_mAP', 'mIoU', 'pascal_voc/mAP', 'coco_panoptic/PQ', 'coco/segm_mAP')
 _FRACTIONS = ('coco/', 'pascal_voc/')
@@ -43,16 +47,29 @@ def in_points(metric: str, value: float) -> float:
     return 100 * value if metric.startswith(_FRACTIONS) else value
 
 
-def read_curve(run_dir: Path, metric: str) -> list[list[float]]:
-    """Read ``[iteration, points]`` of each validation; a resumed run has several logs."""
-    curve = {}
+def read_log(run_dir: Path) -> list[dict]:
+    """Read what training has logged, in order; a resumed run has several logs."""
+    entries = []
     for log in sorted(run_dir.glob('*/vis_data/scalars.json')):
         for line in log.read_text().splitlines():
             with contextlib.suppress(json.JSONDecodeError):  # the last line of a killed run
-                entry = json.loads(line)
-                if metric in entry:
-                    curve[entry['step']] = in_points(metric, entry[metric])
+                entries.append(json.loads(line))
+    return entries
+
+
+def read_curve(entries: list[dict], metric: str) -> list[list[float]]:
+    """Give ``[iteration, points]`` of each validation."""
+    curve = {e['step']: in_points(metric, e[metric]) for e in entries if metric in e}
     return [[step, curve[step]] for step in sorted(curve)]
+
+
+def read_cost(entries: list[dict]) -> dict:
+    """Give the number of iterations and the median seconds of one, as far as they were logged."""
+    steps = [entry for entry in entries if 'loss' in entry and 'time' in entry]
+    if not steps:
+        return {}
+    seconds = statistics.median(entry['time'] for entry in steps)
+    return dict(iterations=max(e['step'] for e in steps), step_seconds=round(seconds, 4))
 
 
 class RunFailedError(Exception):
@@ -61,16 +78,19 @@ class RunFailedError(Exception):
 
 @dataclass(eq=False)
 class Run:
-    """A config with a seed.
+    """A config with a seed, on a share of the data, for a multiple of its schedule.
 
     Args:
         config (Path): The config file.
-        seed (int): Becomes ``randomness.seed``.
+        seed (int): Becomes ``randomness.seed``, and fixes the share of the data.
         options (list[str]): ``KEY=VALUE`` as given to ``--cfg-options``.
         out (Path): Folder of the result files.
-        run_dir (Path): The run's own work dir.
+        run_dir (Path): Folder of the work dirs; it becomes the run's own within.
         split (str): ``'test'`` or ``'val'``, what the final checkpoint is scored on.
         metric (str | None): The metric that stands for the run; ``None`` picks a known one.
+        fraction (float): Share of the training set.
+        schedule (float): Multiple of the config's own schedule.
+        grad_share (float | None): At which ``options`` hold all terms and exits; ``None``: at none.
     """
 
     config: Path
@@ -80,13 +100,30 @@ class Run:
     run_dir: Path
     split: str = 'test'
     metric: str | None = None
+    fraction: float = 1
+    schedule: float = 1
+    grad_share: float | None = None
 
     def __post_init__(self) -> None:
-        self.name = f'{self.config.stem} seed {self.seed}'
-        self.result = self.out / f'{self.config.stem}_seed{self.seed}.json'
-        self.cfg = resolve(self.config, self.options)
-        self.identity = identify(self.cfg)
+        words = [self.config.stem]
+        words += [] if self.grad_share is None else [f'share {self.grad_share:g}']
+        words += [] if self.fraction == 1 else [f'data {self.fraction:g}']
+        words += [] if self.schedule == 1 else [f'schedule {self.schedule:g}']
+        self.arm = ' '.join(words)
+        self.name = f'{self.arm} seed {self.seed}'
+        stem = '_'.join(word.replace(' ', '') for word in [*words, f'seed{self.seed}'])
+        self.result = self.out / f'{stem}.json'
+        self.run_dir = (
+            self.run_dir / '_'.join(w.replace(' ', '') for w in words) / f'seed{self.seed}'
+        )
+        self.cfg, self.identity = self._read()
+        self.environment: dict[str, str] = {}
         self.process: subprocess.Popen | None = None
+
+    def _read(self) -> tuple[Config, dict]:
+        cfg = resolve(self.config, self.options)
+        stretch(cfg, self.schedule)
+        return cfg, identify(cfg)
 
     def stale(self) -> Path | None:
         """Return the result or work dir that another config, teacher or split has left here."""
@@ -107,6 +144,7 @@ class Run:
     def discard(self) -> None:
         """Delete the result and the work dir."""
         self.result.unlink(missing_ok=True)
+        self.result.with_suffix('.npz').unlink(missing_ok=True)
         shutil.rmtree(self.run_dir, ignore_errors=True)
 
     def __call__(self) -> dict:
@@ -116,7 +154,7 @@ class Run:
             RunFailedError: A process ended with an error, or another one works in this work dir,
                 or the config or the teacher's file was changed while the run waited.
         """
-        if identify(resolve(self.config, self.options)) != self.identity:
+        if self._read()[1] != self.identity:
             raise RunFailedError('its config or teacher file changed while it waited: start again')
         self.run_dir.mkdir(parents=True, exist_ok=True)
         with self._locked() as lock:
@@ -130,15 +168,23 @@ class Run:
         metric = self.metric or main_metric(metrics)
         if metric not in metrics:
             raise RunFailedError(f'no metric {metric!r} among {", ".join(metrics)}: see --metric')
+        entries = read_log(self.run_dir)
+        images = self.run_dir / self.split / _PER_IMAGE
+        if images.is_file():
+            shutil.copy(images, self.result.with_suffix('.npz'))
         record = dict(
             config=self.config.stem,
             **self.identity,
             seed=self.seed,
+            fraction=self.fraction,
+            schedule=self.schedule,
+            grad_share=self.grad_share,
             split=self.split,
             metric=metric,
             score=in_points(metric, metrics[metric]),
             metrics=metrics,
-            curve=read_curve(self.run_dir, metric),
+            curve=read_curve(entries, metric),
+            **read_cost(entries),
             commit=commit,
             dirty=dirty,
             minutes=round(note['seconds'] / 60, 2),
@@ -183,6 +229,7 @@ class Run:
         if 'logger' not in self.cfg.get('default_hooks', {}):
             options.append('default_hooks.logger.type=LoggerHook')
         arguments = ['--work-dir', str(self.run_dir)]
+        arguments += [f'--fraction={self.fraction:g}', f'--schedule={self.schedule:g}']
         checkpoint = self.checkpoint()
         if checkpoint is not None:
             arguments += ['--resume', str(checkpoint)]
@@ -201,6 +248,7 @@ class Run:
         folder = self.run_dir / self.split
         shutil.rmtree(folder, ignore_errors=True)
         arguments = [str(checkpoint), '--work-dir', str(folder), '--split', self.split]
+        arguments += ['--per-image', str(folder / _PER_IMAGE)]
         for _ in self._process('test', arguments, [], lock):
             pass
         (file,) = folder.glob('*/*.json')
@@ -224,7 +272,7 @@ class Run:
                 [*command, '--cfg-options', *options],
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=environment(),
+                env=environment() | self.environment,
                 pass_fds=[lock],
             )
             code = None

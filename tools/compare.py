@@ -1,23 +1,29 @@
-"""Train several configs over several seeds and compare them, paired by seed.
+"""Train several configs over seeds, shares of the data and schedules, and compare them.
 
-Example: ``python tools/compare.py ALONE.py DISTILLED.py --seeds 0 1 2 3 4 --out results --jobs 2``
+Examples:
+    ``python tools/compare.py ALONE.py DISTILLED.py --seeds 0 1 2 3 4 --out results --jobs 2``
+    ``python tools/compare.py *.py --fractions 0.1 0.25 0.5 1 --schedules 1 2 4 --out study``
+    ``python tools/compare.py *.py --out study --executor slurm --jobs 16 --slurm timeout_min=240``
 
-Each run leaves one JSON in ``--out`` and is never repeated; a killed comparison goes on where it
-was. The report (``summary.md``, ``summary.csv``, ``runs.csv``, ``scores.png``, ``curves.png``) is
-rewritten after each run.
+``plan.csv`` lists all runs first. Each leaves one JSON in ``--out`` and is never repeated; a killed
+comparison goes on where it was, by the same command. The report (``report.html``, ``summary.md``,
+``summary.csv``, ``runs.csv``, ``scores.png``, ``curves.png``) is rewritten after each run.
 """
 
 import argparse
+import json
 import os
 import shlex
 import signal
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable
 from pathlib import Path
 
 from _common import run_tool
-from _compare_report import read_records, write_report
+from _compare_executor import run_here, run_on_slurm
+from _compare_plan import Plan
+from _compare_report import write_report
 from _compare_run import Run
 from _provenance import resolve
 
@@ -29,7 +35,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument('--out', required=True, type=Path, help='folder of results and report')
     parser.add_argument('--run-dir', type=Path, help='folder of the work dirs (default: OUT/runs)')
+    parser.add_argument(
+        '--fractions', nargs='+', type=float, default=[1], metavar='F',
+        help='shares of the training set: stratified, nested, fixed by the seed',
+    )  # fmt: skip
+    parser.add_argument(
+        '--schedules', nargs='+', type=float, default=[1], metavar='X',
+        help="multiples of each config's own schedule",
+    )  # fmt: skip
     parser.add_argument('--jobs', type=int, default=1, help='runs at a time')
+    parser.add_argument('--executor', choices=['local', 'slurm'], default='local')
+    parser.add_argument(
+        '--slurm', nargs='+', default=[], metavar='KEY=VALUE',
+        help="submitit's parameters, e.g. timeout_min=240 slurm_partition=gpu gpus_per_node=1",
+    )  # fmt: skip
     parser.add_argument('--metric', metavar='KEY', help='e.g. coco/bbox_mAP_50 (default: the main)')
     parser.add_argument('--baseline', metavar='CONFIG', help='compare to another than the first')
     parser.add_argument(
@@ -39,13 +58,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='for every config'
     )
     parser.add_argument(
-        '--grad-share', type=float, metavar='SHARE',
-        help='hold each term and exit at this share of the gradient at its tap, e.g. 0.1',
+        '--grad-share', nargs='+', type=read_share, default=[None], metavar='SHARE',
+        help='hold each term and exit at this share of the gradient at its tap, e.g. 0.1; '
+        '`published 0.1`: once at the weights of the config, once at the share',
     )  # fmt: skip
     parser.add_argument('--rerun', action='store_true', help='repeat runs whose config changed')
     parser.add_argument('--report-only', action='store_true', help='train nothing')
     parser.add_argument('--debug', action='store_true', help='traceback even for wrong input')
     return parser.parse_args(argv)
+
+
+def read_share(text: str) -> float | None:
+    """Read a share; ``published`` means the config's own weights."""
+    return None if text == 'published' else float(text)
 
 
 def check_args(args: argparse.Namespace) -> None:
@@ -66,32 +91,56 @@ def check_args(args: argparse.Namespace) -> None:
             )
     if args.baseline and stems and Path(args.baseline).stem not in stems:
         raise ValueError(f'--baseline {args.baseline} is none of the configs: {", ".join(stems)}')
-    if args.grad_share is not None and not 0 < args.grad_share < 1:
-        raise ValueError(f'--grad-share must lie between 0 and 1, got {args.grad_share}')
+    for share in args.grad_share:
+        if share is not None and not 0 < share < 1:
+            raise ValueError(f'--grad-share must lie between 0 and 1, got {share}')
+    for option, values, limit in (
+        ('--fractions', args.fractions, 1),
+        ('--schedules', args.schedules, float('inf')),
+    ):
+        for value in values:
+            if not 0 < value <= limit:
+                at_most = ' and at most at 1' if limit == 1 else ''
+                raise ValueError(f'{option} must lie above 0{at_most}, got {value}')
+    if wrong := [option for option in args.slurm if '=' not in option]:
+        raise ValueError(f'--slurm {wrong[0]!r} is no KEY=VALUE: e.g. timeout_min=240')
     if args.jobs < 1:
         raise ValueError(f'--jobs must be at least 1, got {args.jobs}')
 
 
-def plan(args: argparse.Namespace) -> list[Run]:
-    """List all runs, seed by seed over all configs."""
+def list_runs(args: argparse.Namespace) -> list[Run]:
+    """List all runs: seed by seed, within a seed by schedule and share of the data."""
     folder = args.run_dir or args.out / 'runs'
+    arms = []
+    for share in dict.fromkeys(args.grad_share):
+        for config in map(Path, args.configs):
+            options = args.cfg_options if share is None else held_shares(config, share, args)
+            # one that has nothing to weigh is the same at any share
+            held = None if options == args.cfg_options else share
+            if (config, held) not in [arm[:2] for arm in arms]:
+                arms.append((config, held, options))
     return [
         Run(
             config,
             seed,
-            held_shares(config, args) if args.grad_share else args.cfg_options,
+            options,
             args.out,
-            folder / config.stem / f'seed{seed}',
+            folder,
             args.split,
             args.metric,
+            fraction,
+            schedule,
+            share,
         )
         for seed in dict.fromkeys(args.seeds)
-        for config in map(Path, args.configs)
+        for schedule in dict.fromkeys(args.schedules)
+        for fraction in dict.fromkeys(args.fractions)
+        for config, share, options in arms
     ]
 
 
-def held_shares(config: Path, args: argparse.Namespace) -> list[str]:
-    """Give ``--cfg-options`` with each weight of a distillation replaced by ``--grad-share``."""
+def held_shares(config: Path, share: float, args: argparse.Namespace) -> list[str]:
+    """Give ``--cfg-options`` with each weight of a distillation replaced by a held share."""
     model = resolve(config, args.cfg_options).model
     options = list(args.cfg_options)
     for group in ('terms', 'exits'):
@@ -100,7 +149,7 @@ def held_shares(config: Path, args: argparse.Namespace) -> list[str]:
             if not weight:
                 continue
             key = f'model.{group}.{name}.weight'
-            held = dict(type='GradientShare', share=args.grad_share)
+            held = dict(type='GradientShare', share=share)
             if 'weight' in part:
                 held['_delete_'] = True
             if isinstance(weight, int | float):
@@ -128,51 +177,30 @@ def settle_stale(runs: list[Run], rerun: bool) -> None:
         run.discard()
 
 
-def remaining_minutes(pending: list[Run], finished: dict[str, list[float]], jobs: int) -> float:
-    """Estimate from the mean minutes of a config's finished runs, or else of all of them."""
-    known = [minutes for each in finished.values() for minutes in each]
-    total = 0.0
-    for run in pending:
-        same = finished.get(run.config.stem) or known
-        total += sum(same) / len(same)
-    return total / min(jobs, max(len(pending), 1))
-
-
-def train_all(runs: list[Run], args: argparse.Namespace, report) -> list[str]:
+def train_all(plan: Plan, args: argparse.Namespace, report: Callable[[], object]) -> list[str]:
     """Train what is not finished; return the names of the runs that failed."""
-    pending = [run for run in runs if not run.result.is_file()]
-    print(f'{len(runs)} runs, {len(runs) - len(pending)} of them finished before.', flush=True)
-    minutes: dict[str, list[float]] = {}
-    for stem, records in read_records(args.out, [Path(c).stem for c in args.configs]).items():
-        minutes[stem] = [record['minutes'] for record in records.values()]
+    pending = plan.pending
+    if args.executor == 'slurm':
+        options = dict(option.split('=', 1) for option in args.slurm)
+        options = {k: int(v) if v.lstrip('-').isdigit() else v for k, v in options.items()}
+        outcomes = run_on_slurm(pending, args.jobs, args.out / 'slurm', options)
+    else:
+        outcomes = run_here(pending, args.jobs)
     failed: list[str] = []
-    pool = ThreadPoolExecutor(args.jobs)
-    futures = {pool.submit(run): run for run in pending}
-    waiting = list(pending)
-    try:
-        for future in as_completed(futures):
-            run = futures[future]
-            waiting.remove(run)
-            count = f'[{len(runs) - len(waiting)}/{len(runs)}] {time.strftime("%H:%M")} {run.name}'
-            try:
-                record = future.result()
-            except Exception as error:  # whatever ended one run, the others go on
-                failed.append(run.name)
-                print(f'{count} FAILED: {type(error).__name__}: {error}', flush=True)
-                continue
-            minutes.setdefault(run.config.stem, []).append(record['minutes'])
-            left = remaining_minutes(waiting, minutes, args.jobs)
-            print(
-                f'{count}: {record["metric"]} {record["score"]:.2f}, '
-                f'{record["minutes"]:.1f} min; about {left:.0f} min left',
-                flush=True,
-            )
+    for run, outcome in outcomes:
+        if isinstance(outcome, Exception):  # whatever ended one run, the others go on
+            failed.append(run.name)
+            plan.fail(run)
+            text = f' FAILED: {type(outcome).__name__}: {outcome}'
+        else:
+            plan.finish(run, outcome)
+            text = f': {outcome["metric"]} {outcome["score"]:.2f}, {outcome["minutes"]:.1f} min'
+            text += f'; {plan.outlook()}' if plan.pending else ''
+        count = f'[{len(plan.runs) - len(plan.pending)}/{len(plan.runs)}]'
+        print(f'{count} {time.strftime("%H:%M")} {run.name}{text}', flush=True)
+        plan.write(args.out)
+        if not isinstance(outcome, Exception):
             report()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for run in waiting:
-            if run.process is not None and run.process.poll() is None:
-                run.process.terminate()
     return failed
 
 
@@ -201,11 +229,15 @@ def main(args: argparse.Namespace) -> None:
 
     failed: list[str] = []
     if not args.report_only:
-        runs = plan(args)
+        runs = list_runs(args)
         settle_stale(runs, args.rerun)
+        done = [json.loads(run.result.read_text()) for run in runs if run.result.is_file()]
+        plan = Plan(runs, args.jobs, done)
+        plan.write(args.out)
+        plan.show()
         # A terminated comparison takes its training processes along.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        failed = train_all(runs, args, report)
+        failed = train_all(plan, args, report)
     text = report()
     print(f'\n{text}' if text else f'No results in {args.out}.')
     if failed:

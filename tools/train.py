@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 from _common import add_shared_arguments, build_runner, load_config, run_tool
+from _fraction import take_fraction
+from _stretch import stretch
 from mmengine.config import Config
 
 from mmkd.hooks import PreemptionHook
@@ -27,6 +29,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         nargs='?',
         const='auto',
         help='checkpoint to go on from; alone: the last one in the work dir, if there is one',
+    )
+    parser.add_argument(
+        '--fraction', type=float, default=1, metavar='F',
+        help='train on a share of the data: stratified, fixed by the seed, within any larger share',
+    )  # fmt: skip
+    parser.add_argument(
+        '--schedule', type=float, default=1, metavar='X', help="train X times the config's length"
     )
     add_shared_arguments(parser)
     return parser.parse_args(argv)
@@ -92,6 +101,9 @@ def main(args: argparse.Namespace) -> None:
         set_auto_scale_lr(cfg)
     if args.resume:
         set_resume(cfg, args.resume)
+    stretch(cfg, args.schedule)
+    if args.fraction != 1:
+        print(f'Training on {take_fraction(cfg, args.fraction)} images, {args.fraction:g} of all.')
     runner = build_runner(cfg)
     if not any(isinstance(hook, PreemptionHook) for hook in runner.hooks):
         runner.register_hook(PreemptionHook())

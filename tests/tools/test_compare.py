@@ -169,7 +169,7 @@ def test_runs_go_seed_by_seed_and_stale_results_are_refused(load_tool, write_con
     out = tmp_path / 'out'
     out.mkdir()
     args = compare.parse_args([*configs, '--seeds', '3', '1', '--out', str(out)])
-    runs = compare.plan(args)
+    runs = compare.list_runs(args)
     assert [r.name for r in runs] == ['one seed 3', 'two seed 3', 'one seed 1', 'two seed 1']
 
     _write(out, _record('two', 1, 1.0))
@@ -178,7 +178,7 @@ def test_runs_go_seed_by_seed_and_stale_results_are_refused(load_tool, write_con
     compare.settle_stale(runs, rerun=True)
     assert not list(out.glob('*.json'))
 
-    same = compare.plan(compare.parse_args([configs[0], '--seeds', '8', '--out', str(out)]))[0]
+    same = compare.list_runs(compare.parse_args([configs[0], '--seeds', '8', '--out', str(out)]))[0]
     _write(out, _record('one', 8, 1.0, **same.identity))
     assert same.stale() is None
     # finished by another comparison while it waited: neither trained nor tested again
@@ -187,13 +187,62 @@ def test_runs_go_seed_by_seed_and_stale_results_are_refused(load_tool, write_con
 
 
 def test_remaining_time_comes_from_the_same_config(load_tool, write_config, tmp_path):
-    compare = load_tool('compare')
+    compare, plan = load_tool('compare'), load_tool('_compare_plan')
     configs = [str(write_config('det', name)) for name in ('fast', 'slow', 'new')]
-    runs = compare.plan(compare.parse_args([*configs, '--seeds', '0', '--out', str(tmp_path)]))
-    known = dict(fast=[1.0, 3.0], slow=[10.0])
-    assert compare.remaining_minutes(runs, known, 1) == pytest.approx(2 + 10 + 14 / 3)
-    assert compare.remaining_minutes(runs[:1], known, 4) == 2.0
-    assert compare.remaining_minutes([], known, 2) == 0.0
+    arguments = [*configs, '--seeds', '0', '--schedules', '1', '4', '--out', str(tmp_path)]
+    runs = compare.list_runs(compare.parse_args(arguments))
+    known = [_record('fast', 0, 1.0, minutes=1.0), _record('fast', 1, 1.0, minutes=3.0)]
+    known += [_record('slow', 0, 1.0, minutes=20.0, schedule=2)]
+    # a schedule's worth: fast 2, slow 10, new their mean 14 / 3; each at 1 and at 4 schedules
+    assert plan.Plan(runs, 1, known).remaining() == pytest.approx(5 * (2 + 10 + 14 / 3))
+    assert plan.Plan(runs[:1], 4, known).remaining() == 2.0
+    assert plan.Plan([], 2, known).remaining() == 0.0
+    assert plan.Plan(runs, 2).remaining() is None
+    assert 'once the first run has finished' in plan.Plan(runs, 2).outlook()
+
+    first = plan.Plan(runs, 1, known)
+    first.finish(runs[0], known[0])
+    first.fail(runs[1])
+    first.write(tmp_path)
+    table = pd.read_csv(tmp_path / 'plan.csv')
+    assert table.state.tolist() == ['finished', 'failed', *['waiting'] * 4]
+    assert table.schedule.tolist() == [1, 1, 1, 4, 4, 4]
+    assert table.expected_minutes[4] == pytest.approx(40)
+
+
+def test_the_axes_are_crossed_and_named(load_tool, tmp_path, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    compare = load_tool('compare')
+    folder = 'configs/segmentation/ccp8'
+    arguments = [
+        f'{folder}/fcn_mobilenetv2-0.25_ccp8.py',
+        f'{folder}/kd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8.py',
+        *('--seeds', '5', '--fractions', '0.1', '1', '--schedules', '1', '2'),
+        *('--grad-share', 'published', '0.1', '--out', str(tmp_path)),
+    ]
+    runs = compare.list_runs(compare.parse_args(arguments))
+    # the student alone has nothing to weigh: 3 arms on 4 cells
+    assert len(runs) == 12 and len({run.result for run in runs}) == 12
+    kd = 'kd_fcn_mobilenetv2-1.0_mobilenetv2-0.25_ccp8'
+    assert [run.result.name for run in runs[:3]] == [
+        'fcn_mobilenetv2-0.25_ccp8_data0.1_seed5.json',
+        f'{kd}_data0.1_seed5.json',
+        f'{kd}_share0.1_data0.1_seed5.json',
+    ]
+    last = runs[-1]
+    assert last.result.name == f'{kd}_share0.1_schedule2_seed5.json'
+    assert last.run_dir == tmp_path / f'runs/{kd}_share0.1_schedule2/seed5'
+    assert last.cfg.train_cfg.max_iters == 2 * runs[0].cfg.train_cfg.max_iters
+    hashes = [run.identity['config_hash'] for run in runs]
+    assert hashes[0] == hashes[3] and hashes[0] != hashes[6]  # its data are not in a config
+
+    for wrong, message in (
+        (('--fractions', '1.5'), '--fractions must lie above 0 and at most at 1, got 1.5'),
+        (('--schedules', '0'), '--schedules must lie above 0, got 0.0'),
+        (('--slurm', 'gpu'), "--slurm 'gpu' is no KEY=VALUE"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            compare.main(compare.parse_args([*arguments, *wrong]))
 
 
 def test_killed_run_is_named_and_resumed_and_finished_run_is_not_repeated(
@@ -213,15 +262,19 @@ custom_hooks = [dict(type='KillOnce', marker='{tmp_path}/killed')]
     with pytest.raises(SystemExit) as stopped:
         compare.main(args)
     printed = capfd.readouterr()
+    assert '1 runs, 0 of them finished before; the end is estimated' in printed.out
     assert stopped.value.code == 1 and 'failed: toy seed 4' in printed.err
     assert 'exit code -9' in printed.out
     assert not (out / 'toy_seed4.json').exists()
 
     compare.main(args)
+    assert pd.read_csv(out / 'plan.csv').state.tolist() == ['finished']
     log = (out / 'runs/toy/seed4/train.log').read_text()
     assert log.count('resumed epoch: 0, iter: 2') == 1
     record = json.loads((out / 'toy_seed4.json').read_text())
     assert [step for step, _ in record['curve']] == [2, 4]
+    assert record['iterations'] == 4 and 0 < record['step_seconds'] < 60
+    assert (record['fraction'], record['schedule'], record['grad_share']) == (1, 1, None)
     assert record['seed'] == 4 and record['metric'] == 'coco/bbox_mAP' and record['minutes'] > 0
     assert record['score'] == 100 * record['metrics']['coco/bbox_mAP']
     assert str(tmp_path) not in json.dumps(record)
@@ -245,8 +298,8 @@ def test_grad_share_replaces_every_weight(load_tool, tmp_path, monkeypatch):
     ]
     compare = load_tool('compare')
     arguments = [*configs, '--seeds', '0', '--out', str(tmp_path), '--grad-share', '0.2']
-    alone, taught = compare.plan(compare.parse_args(arguments))
-    stock, plain = compare.plan(compare.parse_args(arguments[:-2]))
+    alone, taught = compare.list_runs(compare.parse_args(arguments))
+    stock, plain = compare.list_runs(compare.parse_args(arguments[:-2]))
     assert alone.identity == stock.identity
     assert taught.identity['config_hash'] != plain.identity['config_hash']
     before, model = plain.cfg.model, taught.cfg.model
@@ -256,7 +309,7 @@ def test_grad_share_replaces_every_weight(load_tool, tmp_path, monkeypatch):
     )
     assert model.terms.kd.weight == dict(type='GradientShare', share=0.2, start=1.0)
     assert model.exits.backbone.weight.type == 'GradientShare'
-    (moved,) = compare.plan(
+    (moved,) = compare.list_runs(
         compare.parse_args(
             [*arguments[1:], '--cfg-options', 'model.terms.pkd.weight=5.0', 'train_cfg.max_iters=9']
         )
