@@ -9,8 +9,10 @@ import argparse
 import inspect
 import sys
 from copy import deepcopy
+from pathlib import Path
 
 from _common import add_shared_arguments, build_runner, load_config, run_tool
+from _per_image import write_per_image
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import HOOKS, METRICS
 
@@ -31,6 +33,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--split', choices=['test', 'val'], default='test', help='which data of the config'
     )
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to this file')
+    parser.add_argument(
+        '--per-image', metavar='FILE.npz', help='write what scores any resample of the images'
+    )
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument('--show-dir', help='folder for painted predictions')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds per shown picture')
@@ -53,6 +58,8 @@ def check_args(args: argparse.Namespace, distilled: bool) -> None:
         raise ValueError('CHECKPOINT is missing: name a .pth file, or judge the teacher: --teacher')
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise ValueError(f'--out writes a pickle, got {args.out!r}: end its name in .pkl')
+    if args.per_image and not args.per_image.endswith('.npz'):
+        raise ValueError(f'--per-image writes an .npz file, got {args.per_image!r}: end it in .npz')
 
 
 def use_validation_split(cfg: Config) -> None:
@@ -147,6 +154,11 @@ def main(args: argparse.Namespace) -> dict:
         model.judge_teacher(runner.test_loop.dataloader.dataset.metainfo.get('classes'))
     if args.out:
         runner.test_evaluator.metrics.append(build_dump(cfg, args.out))
+    if args.per_image:
+        evaluator, data = runner.test_evaluator, runner.test_loop.dataloader.dataset
+        if not write_per_image(evaluator.metrics, data, Path(args.per_image)):
+            kinds = ', '.join(type(metric).__name__ for metric in evaluator.metrics)
+            print(f'--per-image: no file is written, as {kinds} cannot be scored by images')
     return runner.test()
 
 
