@@ -2,5 +2,6 @@
 
 from .distill import DistillHook
 from .preemption import PreemptionHook
+from .transfer_monitor import TransferMonitor
 
-__all__ = ['DistillHook', 'PreemptionHook']
+__all__ = ['DistillHook', 'PreemptionHook', 'TransferMonitor']
