@@ -27,6 +27,10 @@ SUPPORTED = {
     'onnxruntime': '>=1.20',
     'onnxscript': '>=0.5',
     'transformers': '>=4.56,<6',
+    'mkdocs-material': '>=9.6,<10',
+    'mkdocstrings': '>=0.28,<2',
+    'mkdocstrings-python': '>=1.14,<3',
+    'latex2mathml': '>=3.77,<4',
 }
 
 
@@ -72,6 +76,7 @@ setup(
         seg=SEG,
         all=sorted({*DET, *SEG}),
         dev=ranged('pytest', 'pytest-xdist', 'ruff', 'scikit-learn', 'matplotlib', 'pandas'),
+        docs=ranged('mkdocs-material', 'mkdocstrings', 'mkdocstrings-python', 'latex2mathml'),
         onnx=ranged('onnx', 'onnxruntime', 'onnxscript'),  # tools/export_onnx.py
         foundation=ranged('transformers'),  # teachers of type mmkd.FoundationBackbone
     ),

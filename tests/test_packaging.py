@@ -61,7 +61,7 @@ def test_the_hooks_of_a_commit_run_the_tested_linter(pins):
 
 def test_tested_versions_lie_in_the_supported_ranges(metadata, pins):
     extras = metadata['extras_require']
-    assert set(extras) == {'det', 'seg', 'all', 'dev', 'onnx', 'foundation'}
+    assert set(extras) == {'det', 'seg', 'all', 'dev', 'onnx', 'foundation', 'docs'}
     lines = [*metadata['install_requires'], *(line for name in extras for line in extras[name])]
     for requirement in map(Requirement, lines):
         assert pins[requirement.name] in requirement.specifier
@@ -117,7 +117,7 @@ def test_setup_installs_in_the_order_that_works_and_only_once(tmp_path):
     installs = setup.installs()
     assert installs[0] == 'torch'
     assert installs[2] == '--no-build-isolation onedl-mmcv'
-    assert '-e .[all,dev]' in installs[3]
+    assert '-e .[all,dev,docs]' in installs[3]
     assert installs[4].endswith('opencv-python-headless')
     assert 'minutes' in text
     assert setup() == (0, '')

@@ -83,7 +83,7 @@ step '1/5 torch (half a minute, longer on a slow line)' pip_install torch
 step '2/5 build tools' pip_install numpy setuptools wheel ninja packaging
 step "3/5 mmcv with its compiled operators ($JOBS jobs; minutes, or seconds from pip's cache)" build_mmcv
 step '4/5 mmengine, mmdetection, mmsegmentation, mmkd (half a minute)' \
-  pip_install --no-build-isolation -e '.[all,dev]'
+  pip_install --no-build-isolation -e '.[all,dev,docs]'
 # It replaces the files of opencv-python, which wants libGL.so.1, and a bare server has none; so it
 # has to come last.
 step '5/5 OpenCV without a display' pip_install --force-reinstall --no-deps opencv-python-headless
