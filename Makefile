@@ -1,6 +1,7 @@
 # make demo    distil a detector and a segmentor on the embedded data set
 # make test    run the tests
 # make lint    check style
+# make docs    build the site into site/, strictly; open site/index.html
 # make test-foundation    the tests of foundation teachers, with transformers in a folder of its own
 # PYTHON=      interpreter that makes the environment (3.10 to 3.12)
 # VENV=        folder of the environment
@@ -10,7 +11,7 @@ PYTHON ?=
 export VENV PYTHON
 BIN := $(VENV)/bin
 
-.PHONY: help env demo test test-foundation lint
+.PHONY: help env demo test test-foundation lint docs
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -36,3 +37,7 @@ test-foundation: env
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The variable silences the theme's advertisement of its successor.
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
