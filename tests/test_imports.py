@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1] / 'mmkd'
 BELOW = {
     'registry': set(),
     'losses/functional': set(),
+    'analysis': set(),
     'losses': {'registry'},
     'adapters': {'registry'},
     'regions': {'registry'},

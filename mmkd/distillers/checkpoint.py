@@ -75,6 +75,8 @@ class Checkpoint:
         path: the local file.
         sha256: of the file's bytes, in hexadecimal.
         averaged: whether the tensors are an average that mmengine's ``EMAHook`` kept.
+        parts: what a distillation wrote beside its student: state dicts of adapters and exits by
+            the user's names, averaged where the tensors are; ``None`` in another file.
     """
 
     state_dict: dict
@@ -82,6 +84,7 @@ class Checkpoint:
     path: str
     sha256: str
     averaged: bool = False
+    parts: dict | None = None
 
 
 def read_checkpoint(source: str, without_ema: bool = False) -> Checkpoint:
@@ -111,7 +114,7 @@ def read_checkpoint(source: str, without_ema: bool = False) -> Checkpoint:
             raise ValueError(f'the checkpoint file {source!r} does not exist: correct the path')
         sha256 = file_sha256(path)
     read = _read_safetensors if path.suffix == '.safetensors' else _read_torch
-    state_dict, meta, swapped = read(path)
+    state_dict, meta, swapped, beside = read(path)
     if without_ema:
         if swapped is None:
             raise ValueError(
@@ -120,7 +123,8 @@ def read_checkpoint(source: str, without_ema: bool = False) -> Checkpoint:
             )
         state_dict = swapped
     averaged = swapped is not None and not without_ema
-    return Checkpoint(_strip_module_prefix(state_dict), meta, str(path), sha256, averaged)
+    parts = (averaged and beside.get('ema')) or beside.get('parts')
+    return Checkpoint(_strip_module_prefix(state_dict), meta, str(path), sha256, averaged, parts)
 
 
 def load_strict(model: nn.Module, checkpoint: Checkpoint, what: str) -> None:
@@ -202,8 +206,8 @@ def _some(names: list[str]) -> str:
     return ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')
 
 
-def _read_torch(path: Path) -> tuple[dict, dict, dict | None]:
-    """Weights, meta, and the weights that EMAHook swapped away, where it took part."""
+def _read_torch(path: Path) -> tuple[dict, dict, dict | None, dict]:
+    """Weights, meta, the weights that EMAHook swapped away, and what a distillation left."""
     try:
         with torch.serialization.safe_globals(_STAND_INS):
             content = torch.load(path, map_location='cpu', weights_only=True)
@@ -236,10 +240,12 @@ def _read_torch(path: Path) -> tuple[dict, dict, dict | None]:
         swapped.pop('steps', None)  # of the average, no weight
     else:
         swapped = None
-    return state_dict, meta if isinstance(meta, dict) else {}, swapped
+    beside = content.get('distill_state')
+    beside = beside if isinstance(beside, dict) else {}
+    return state_dict, meta if isinstance(meta, dict) else {}, swapped, beside
 
 
-def _read_safetensors(path: Path) -> tuple[dict, dict, None]:
+def _read_safetensors(path: Path) -> tuple[dict, dict, None, dict]:
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError:
@@ -254,7 +260,7 @@ def _read_safetensors(path: Path) -> tuple[dict, dict, None]:
         ) from error
     if not state_dict:
         raise ValueError(f"no tensors inside {path}: save the model's state_dict")
-    return state_dict, {key: _from_json(value) for key, value in written.items()}, None
+    return state_dict, {key: _from_json(value) for key, value in written.items()}, None, {}
 
 
 def _from_json(value: str) -> Any:

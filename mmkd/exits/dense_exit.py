@@ -72,11 +72,14 @@ class DenseExit(Exit):
             )
 
     def forward(self, lesson) -> dict[str, Tensor]:
-        stages = lesson.tap(self.name, self.student_taps)
-        pyramid = [level(x) for level, x in zip(self.levels, stages, strict=True)]
-        for convolution in self.extra:
-            pyramid.append(convolution(pyramid[-1].relu()))
-        outputs = lesson.family.head_outputs(self.branch, pyramid)
+        outputs = self.predict(lesson.tap(self.name, self.student_taps), lesson.family)
         losses = self.taught(outputs, lesson, self.branch, self.weight)
         losses.update(self.feature_losses(lesson))
         return losses
+
+    def predict(self, stages: list[Tensor], family) -> dict[str, list[Tensor]]:
+        """Raw outputs by kind on the tapped stages."""
+        pyramid = [level(x) for level, x in zip(self.levels, stages, strict=True)]
+        for convolution in self.extra:
+            pyramid.append(convolution(pyramid[-1].relu()))
+        return family.head_outputs(self.branch, pyramid)
