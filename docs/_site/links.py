@@ -58,7 +58,7 @@ def on_page_markdown(markdown, page, config, files):
         if place is None and target.startswith('docs/'):
             place = target.removeprefix(
                 'docs/'
-            )  # a picture or a table, or mkdocs says what is wrong
+            )  # a picture, or mkdocs says so
         if place is None:
             return match[0]
         relative = posixpath.relpath(place, posixpath.dirname(here) or '.')
