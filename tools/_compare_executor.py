@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from _common import ROOT
-from _compare_run import Run
+from _compare_run import Run, RunFailedError
 
 _POLL = 5.0  # seconds between two looks at the jobs
 _GRACE = 100  # seconds that Slurm's warning comes before its time limit
@@ -126,38 +126,60 @@ def run_on_slurm(
     for run in pending:
         if run.result.name in known:
             job = submitit.SlurmJob(folder, known[run.result.name])
-            if job.state in ('PENDING', 'RUNNING', 'REQUEUED', 'COMPLETING', 'SUSPENDED'):
+            if job.job_id in (in_queue() or ()):
                 working[run] = job
     if working:
         print(f'{len(working)} jobs of an earlier call still wait or run.', flush=True)
     new = [run for run in pending if run not in working]
     if new:
         try:
-            executor = submitit.AutoExecutor(folder, cluster='slurm')
+            # a run saves before each time limit, so any number of them does no harm
+            executor = submitit.AutoExecutor(folder, cluster='slurm', slurm_max_num_timeout=1000)
         except RuntimeError as error:
             raise ValueError(
                 f'--executor slurm: {error}; start where sbatch works, or use --executor local'
             ) from error
-        executor.update_parameters(
-            **dict(
-                name='mmkd',
-                gpus_per_node=1,
-                slurm_array_parallelism=jobs,
-                slurm_signal_delay_s=_GRACE,
-                slurm_max_num_timeout=1000,  # each time limit costs nothing but the wait
-            )
-            | options
-        )
+        defaults = dict(name='mmkd', gpus_per_node=1, slurm_array_parallelism=jobs)
+        defaults |= dict(slurm_signal_delay_s=_GRACE)
+        try:
+            executor.update_parameters(**defaults | options)
+        except NameError as error:
+            raise ValueError(f'--slurm: {str(error).splitlines()[0]}') from error
         with executor.batch():  # one job array
             jobs_of = {run: executor.submit(Task(run)) for run in new}
         working |= jobs_of
         known |= {run.result.name: job.job_id for run, job in working.items()}
         book.write_text(json.dumps(known, indent=1))
+    missed: set[Run] = set()
     while working:
+        queued = in_queue()
         for run, job in list(working.items()):
-            if job.done():
-                del working[run]
+            if job.paths.result_pickle.exists():
                 error = job.exception()
                 yield run, job.result() if error is None else error
+            elif queued is None or job.job_id in queued:
+                missed.discard(run)
+                continue
+            elif run not in missed:  # its result may be on its way through a shared file system
+                missed.add(run)
+                continue
+            else:
+                yield (
+                    run,
+                    RunFailedError(
+                        f'job {job.job_id} left the queue without a result (see {job.paths.stderr})'
+                    ),
+                )
+            del working[run]
         if working:
             time.sleep(_POLL)
+
+
+def in_queue() -> set[str] | None:
+    """Give the user's jobs that wait or run, or ``None`` where Slurm does not answer.
+
+    ``squeue`` knows it on every cluster; submitit would ask the accounting, which not all have.
+    """
+    command = ['squeue', '--me', '--noheader', '--array', '--format=%i']
+    done = subprocess.run(command, capture_output=True, text=True)
+    return set(done.stdout.split()) if done.returncode == 0 else None

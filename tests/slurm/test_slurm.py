@@ -1,5 +1,6 @@
 """tools/slurm_train.sh and slurm_test.sh on a real Slurm of one node: signals, limits, requeues."""
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from mmkd.testing import toy_config, toy_distiller, write_toy_data
 
@@ -153,3 +155,40 @@ def test_requeue_needs_a_batch_job(config, cluster, tmp_path):
     )  # fmt: skip
     assert done.returncode == 2
     assert 'REQUEUE=1 works inside a batch job' in done.stderr
+
+
+def test_a_comparison_by_slurm_survives_kills(cluster, config, tmp_path):
+    """An array of two runs; a signal requeues one, and a killed comparison finds both again."""
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict({'train_cfg.max_iters': 300, 'default_hooks.checkpoint.interval': 300})
+    cfg.merge_from_dict({'val_cfg': {}, 'val_dataloader': cfg.train_dataloader.to_dict()})
+    cfg.merge_from_dict({'val_evaluator': dict(type='IoUMetric'), 'train_cfg.val_interval': 300})
+    cfg.val_dataloader.sampler = dict(type='DefaultSampler', shuffle=False)
+    cfg.merge_from_dict({f'test_{k}': cfg[f'val_{k}'] for k in ('cfg', 'dataloader', 'evaluator')})
+    cfg.dump(str(config))
+    out, printed = tmp_path / 'out', tmp_path / 'printed'
+    command = [sys.executable, str(ROOT / 'tools/compare.py'), str(config), '--seeds', '0', '1']
+    command += ['--out', str(out), '--executor', 'slurm', '--jobs', '2', '--slurm']
+    command += ['gpus_per_node=0', 'cpus_per_task=1', 'slurm_partition=test', 'timeout_min=20']
+
+    def steps_of(seed: int) -> int:
+        return steps_done(out / f'runs/kd/seed{seed}/train.log')
+
+    with printed.open('w') as file:
+        first = subprocess.Popen(command, env=cluster, cwd=tmp_path, stdout=file, stderr=file)
+        wait_for(lambda: min(map(steps_of, (0, 1))) >= 3 or first.poll() is not None, 'both runs')
+        assert first.poll() is None, printed.read_text()[-3000:]
+        first.kill()
+        first.wait()
+    job = json.loads((out / 'slurm/jobs.json').read_text())['kd_seed0.json']
+    slurm(cluster, 'scancel', '--signal=USR1', job)
+    with printed.open('w') as file:
+        again = subprocess.run(command, env=cluster, cwd=tmp_path, stdout=file, stderr=file)
+    text = printed.read_text()
+    assert again.returncode == 0, text[-3000:]
+    assert '2 jobs of an earlier call still wait or run.' in text
+    assert 'Restarts=1' in slurm(cluster, 'scontrol', 'show', 'job', job)
+    logs = [(out / f'runs/kd/seed{seed}/train.log').read_text() for seed in (0, 1)]
+    assert ['resumed epoch' in log for log in logs] == [True, False]
+    assert {p.name for p in out.glob('*.json')} == {'kd_seed0.json', 'kd_seed1.json'}
+    assert (out / 'summary.md').is_file()
