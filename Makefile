@@ -38,6 +38,6 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The variable silences the theme's advertisement of its successor.
+# Not --quiet, under which warnings are not counted. The variable silences the theme's notice.
 docs: env
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean

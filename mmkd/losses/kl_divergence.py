@@ -7,7 +7,7 @@ from .row_loss import RowLoss
 
 @MODELS.register_module()
 class KLDivergence(RowLoss):
-    """Vanilla KD: softmax KL over dim 1, times tau^2, mean over rows (Hinton et al., 2014).
+    """Vanilla KD: softmax KL over dim 1, times tau^2, mean over rows (Hinton et al., 2015).
 
     Rows are pixels, images or RoIs. With a mask the divisor is its sum averaged over ranks.
 

@@ -20,7 +20,7 @@ def kl_divergence(
     avg_factor: Tensor | float | None = None,
     tau: float = 1.0,
 ) -> Tensor:
-    """Softmax KL(teacher || student) times tau^2 (Hinton et al., 2014).
+    """Softmax KL(teacher || student) times tau^2 (Hinton et al., 2015).
 
     Args:
         student: Logits [N, K, ...].
