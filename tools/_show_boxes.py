@@ -112,7 +112,7 @@ class Boxes:
     def draw_truth(self, image: np.ndarray, truth: InstanceData) -> tuple[np.ndarray, str]:
         """An image with its labels, and how many they are."""
         counted = truth[~truth.ignored]
-        return self._paint(image, counted), f'{len(counted)} objects'
+        return self._paint(image, counted), f'{len(counted)} object{"s" * (len(counted) != 1)}'
 
     def draw(self, image: np.ndarray, sample, truth=None) -> tuple[np.ndarray, str]:
         """An image with a prediction, and how many of the objects it finds."""
