@@ -23,6 +23,7 @@ SUPPORTED = {
     'ruff': '>=0.17',
     'scikit-learn': '>=1.5',
     'matplotlib': '>=3.8',
+    'plotly': '>=6',
     'onnx': '>=1.17',
     'onnxruntime': '>=1.20',
     'onnxscript': '>=0.5',
@@ -75,7 +76,9 @@ setup(
         det=DET,
         seg=SEG,
         all=sorted({*DET, *SEG}),
-        dev=ranged('pytest', 'pytest-xdist', 'ruff', 'scikit-learn', 'matplotlib', 'pandas'),
+        dev=ranged(
+            'pytest', 'pytest-xdist', 'ruff', 'scikit-learn', 'matplotlib', 'pandas', 'plotly'
+        ),
         docs=ranged('mkdocs-material', 'mkdocstrings', 'mkdocstrings-python', 'latex2mathml'),
         onnx=ranged('onnx', 'onnxruntime', 'onnxscript'),  # tools/export_onnx.py
         foundation=ranged('transformers'),  # teachers of type mmkd.FoundationBackbone

@@ -1,105 +1,29 @@
-"""The report of a comparison: paired statistics, tables and plots from the result files."""
+"""The report of a comparison: tables and plots from the result files."""
 
-import json
-import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from _compare_run import in_points
+from _compare_html import to_html
+from _compare_records import find_arm, mean_curve, provenance, read_records, unique, vanilla
+from _compare_statistics import (
+    ALPHA,
+    CELL,
+    FEWEST_SEEDS,
+    RESAMPLES,
+    mean_and_error,
+    over_all_cells,
+    paired_difference,
+    summarise,
+)
 from matplotlib.figure import Figure
-from scipy import stats
-
-Records = dict[str, dict[int, dict]]
 
 
-def read_records(out: Path, stems: list[str]) -> Records:
-    """Read the result files as ``{config: {seed: record}}``; no stems means all of them.
-
-    Raises:
-        ValueError: Two results of one config come from different configs, teachers or splits.
-    """
-    records: Records = {stem: {} for stem in stems}
-    for path in sorted(out.glob('*_seed*.json')):
-        record = json.loads(path.read_text())
-        if not stems or record['config'] in stems:
-            records.setdefault(record['config'], {})[record['seed']] = record
-    for stem, runs in records.items():
-        for key in ('config_hash', 'teacher_sha256', 'split'):
-            if len({json.dumps(record[key], sort_keys=True) for record in runs.values()}) > 1:
-                raise ValueError(
-                    f'the results {stem}_seed*.json in {out} differ in their {key}: '
-                    'delete the outdated ones'
-                )
-    return {stem: runs for stem, runs in records.items() if runs}
-
-
-def score(record: dict, metric: str | None) -> float:
-    """Give a run's score in points, by another metric than its own if one is named.
-
-    Raises:
-        ValueError: The run was not measured by that metric.
-    """
-    if metric is None:
-        return record['score']
-    if metric not in record['metrics']:
-        raise ValueError(
-            f'{record["config"]} seed {record["seed"]} has no metric {metric!r}: '
-            f'choose from {", ".join(record["metrics"])}'
-        )
-    return in_points(metric, record['metrics'][metric])
-
-
-def mean_and_error(values: list[float]) -> tuple[float, float]:
-    """Mean and standard error (sample standard deviation / sqrt(n)); NaN error for one value."""
-    error = np.std(values, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return float(np.mean(values)), float(error)
-
-
-def paired_difference(scores: dict[int, float], baseline: dict[int, float]) -> dict:
-    """Compare two configs over the seeds that both have.
-
-    Args:
-        scores (dict[int, float]): Points by seed.
-        baseline (dict[int, float]): Points by seed.
-
-    Returns:
-        dict: ``pairs``, ``diff``, ``diff_se``, the 95 % t-interval ``low``, ``high``, and
-        ``clear``: is the difference more than two standard errors?
-        NaN and None where pairs are too few.
-    """
-    diffs = [scores[seed] - baseline[seed] for seed in sorted(scores) if seed in baseline]
-    if not diffs:
-        nothing = dict.fromkeys(('diff', 'diff_se', 'low', 'high'), math.nan)
-        return dict(pairs=0, **nothing, clear=None)
-    mean, error = mean_and_error(diffs)
-    if len(diffs) == 1:
-        return dict(pairs=1, diff=mean, diff_se=error, low=math.nan, high=math.nan, clear=None)
-    half = float(stats.t.ppf(0.975, len(diffs) - 1)) * error
-    clear = abs(mean) > 2 * error
-    return dict(
-        pairs=len(diffs), diff=mean, diff_se=error, low=mean - half, high=mean + half, clear=clear
-    )
-
-
-def summarise(records: Records, baseline: str, metric: str | None) -> pd.DataFrame:
-    """One row per config: n, mean, se, the paired difference to the baseline, minutes."""
-    points = {c: {s: score(r, metric) for s, r in runs.items()} for c, runs in records.items()}
-    rows = []
-    for config, scores in points.items():
-        mean, error = mean_and_error(list(scores.values()))
-        row = dict(config=config, n=len(scores), mean=mean, se=error)
-        if config != baseline:
-            row |= paired_difference(scores, points.get(baseline, {}))
-        row['minutes'] = float(np.mean([r['minutes'] for r in records[config].values()]))
-        rows.append(row)
-    columns = 'config n mean se pairs diff diff_se low high clear minutes'
-    return pd.DataFrame(rows, columns=columns.split())
-
-
-def _pairs(records: Records, metric: str | None) -> list[str]:
-    """Table of every config's paired difference to every other one."""
-    points = {c: {s: score(r, metric) for s, r in runs.items()} for c, runs in records.items()}
+def _pairs(runs: pd.DataFrame) -> list[str]:
+    """Table of every arm's paired difference to every other one."""
+    points = {
+        arm: each.set_index('seed')['points'] for arm, each in runs.groupby('arm', sort=False)
+    }
     numbers = range(1, len(points) + 1)
     lines = [
         '',
@@ -108,111 +32,164 @@ def _pairs(records: Records, metric: str | None) -> list[str]:
         f'| | {" | ".join(map(str, numbers))} |',
         '|---' * (len(points) + 1) + '|',
     ]
-    for number, (config, scores) in zip(numbers, points.items()):
+    for number, (arm, scores) in zip(numbers, points.items()):
         cells = []
         for other, others in points.items():
-            found = paired_difference(scores, others)
-            if other == config or not found['pairs']:
+            found = paired_difference((scores - others).dropna().to_numpy())
+            if other == arm or not found['pairs']:
                 cells.append('-')
                 continue
             text = f'{found["diff"]:+.2f} ± {_number(found["diff_se"])}'
             cells.append(f'**{text}**' if found['clear'] else text)
-        lines.append(f'| {number} {config} | {" | ".join(cells)} |')
+        lines.append(f'| {number} {arm} | {" | ".join(cells)} |')
     return lines
 
 
-def _unique(values) -> str:
-    return ', '.join(sorted({str(value) for value in values})) or 'none'
+def _cell(row) -> list[str]:
+    return [f'{row.fraction:g}', f'{row.schedule:g}']
 
 
-def _metrics(records: Records) -> str:
-    return _unique(record['metric'] for runs in records.values() for record in runs.values())
+def _compared(row: pd.Series, start: str = '') -> list[str]:
+    """Difference, standard error, both intervals and verdict of a row of a summary."""
+    row = {key: row[start + key] for key in _SHOWN}
+    intervals = [
+        '-' if pd.isna(low) else f'[{low:+.2f}, {high:+.2f}]'
+        for low, high in ((row['low'], row['high']), (row['boot_low'], row['boot_high']))
+    ]
+    word = row['verdict'] if isinstance(row['verdict'], str) else '-'
+    return [_number(row['diff'], '+'), _number(row['diff_se']), *intervals, word]
 
 
-def _machine(machine: dict) -> str:
-    parts = [machine.get('gpu') or machine['cpu'], f'{machine["threads"]} thread(s) a run']
-    return ', '.join([*parts, f'torch {machine["torch"]}'])
+_SHOWN = ('diff', 'diff_se', 'low', 'high', 'boot_low', 'boot_high', 'verdict')
+_HEAD = ['difference', 'its standard error', '95 % interval', 'bootstrap interval', 'verdict']
+_GAIN = ['gain', *_HEAD[1:]]
 
 
-def _teacher(digest: str | dict | None) -> str:
-    if isinstance(digest, dict):
-        return ', '.join(f'{name} sha256 {value[:12]}' for name, value in digest.items())
-    return f'sha256 {digest[:12]}' if digest else 'none'
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    lines = ['', f'| {" | ".join(head)} |', '|---' * len(head) + '|']
+    return lines + [f'| {" | ".join(row)} |' for row in rows]
 
 
 def to_markdown(
-    summary: pd.DataFrame, records: Records, baseline: str, metric: str | None, command: str
+    summary: pd.DataFrame,
+    total: pd.DataFrame | None,
+    runs: pd.DataFrame,
+    baseline: str,
+    reference: str,
+    command: str,
 ) -> str:
-    """Write the table with what a reader needs to repeat it."""
-    runs = [record for config in records.values() for record in config.values()]
-    commits = [f'{r["commit"]}{" with local changes" if r["dirty"] else ""}' for r in runs]
-    seeds = sorted({record['seed'] for record in runs})
+    """Write the tables with what a reader needs to repeat them.
+
+    Args:
+        summary (pd.DataFrame): By cell and arm, from ``summarise``.
+        total (pd.DataFrame | None): By arm over all cells, where there are several.
+        runs (pd.DataFrame): From ``read_records``.
+        baseline (str): The arm of the differences.
+        reference (str): The arm of the gains.
+        command (str): What was run.
+    """
+    facts = provenance(runs)
+    cells = total is not None
+    gains = reference != baseline
     lines = [
-        f'# {metric or _metrics(records)} in points, '
-        f'{_unique(r["split"] for r in runs)} split, final checkpoint',
+        f'# {facts["metric"]} in points, {facts["split"]} split, final checkpoint',
         '',
-        f'* machine: {_unique(_machine(r["machine"]) for r in runs)}',
-        f'* commit: {_unique(commits)}',
-        f'* seeds: {", ".join(map(str, seeds))}',
-        f'* teacher: {_unique(_teacher(r["teacher_sha256"]) for r in runs if r["teacher_sha256"])}',
+        *(f'* {key}: {facts[key]}' for key in ('machine', 'commit', 'seeds', 'teacher')),
         f'* command: `{command}`',
-        f'* difference: to {baseline}, paired by seed; the interval is the 95 % t-interval',
-        '',
-        '| config | n | mean | standard error | difference | its standard error | 95 % interval '
-        '| more than 2 standard errors | minutes |',
-        '|---|---|---|---|---|---|---|---|---|',
+        f'* difference: to {baseline}, paired by seed; the 95 % interval is the t-interval',
     ]
-    for row in summary.itertuples():
-        interval = '-' if pd.isna(row.low) else f'[{row.low:+.2f}, {row.high:+.2f}]'
-        clear = '-' if pd.isna(row.clear) else 'yes' if row.clear else 'no'
-        cells = [row.config, str(row.n), _number(row.mean), _number(row.se), _number(row.diff, '+')]
-        cells += [_number(row.diff_se), interval, clear, f'{row.minutes:.1f}']
-        lines.append(f'| {" | ".join(cells)} |')
-    if len(records) > 2:
-        lines += _pairs(records, metric)
+    if gains:
+        lines.append(f'* gain: the same over {reference}')
+    lines += [
+        f"* verdict: t-test on the paired differences at {100 * ALPHA:g} %, with Holm's correction "
+        f'over the arms compared{" in a cell" if cells else ""}; from {FEWEST_SEEDS} seeds on',
+        f'* bootstrap interval: 95 %, {RESAMPLES} resamples of {_resampled(summary)}',
+    ]
+    head = ['config', *(['data', 'schedule'] if cells else []), 'n', 'mean', 'standard error']
+    head += [*_HEAD, *(_GAIN[:1] + _GAIN[3:] if gains else []), 'step cost', 'minutes']
+    rows = []
+    for row, series in zip(summary.itertuples(), (row for _, row in summary.iterrows())):
+        words = [row.arm, *(_cell(row) if cells else []), str(row.n), _number(row.mean)]
+        words += [_number(row.se), *_compared(series)]
+        if gains:
+            gain = _compared(series, 'gain_')
+            words += gain[:1] + gain[3:]
+        rows.append([*words, _number(row.step_cost), f'{row.minutes:.1f}'])
+    if cells:
+        lines += ['', '## Over all shares of the data and schedules']
+        rest = _GAIN if gains else []
+        lines += _table(
+            ['config', 'pairs', *_HEAD, *rest],
+            [
+                [
+                    arm,
+                    str(row['pairs']),
+                    *_compared(row),
+                    *(_compared(row, 'gain_') if gains else []),
+                ]
+                for arm, row in total.iterrows()
+            ],
+        )
+        lines += ['', '## One by one']
+    lines += _table(head, rows)
+    if len(rows) > 2 and not cells:
+        lines += _pairs(runs)
     return '\n'.join(lines) + '\n'
+
+
+def _resampled(summary: pd.DataFrame) -> str:
+    """What the bootstrap is over, and where it could not be over images."""
+    kinds = summary.loc[summary['boot_low'].notna(), ['arm', 'resampled']]
+    seeds_only = kinds.loc[kinds['resampled'] == 'seeds', 'arm'].unique()
+    if not len(seeds_only):
+        return 'seeds and images'
+    if len(seeds_only) == kinds['arm'].nunique():
+        return 'seeds only, as per-image statistics are missing'
+    return 'seeds and images; of seeds only, as per-image statistics are missing, for ' + ', '.join(
+        seeds_only
+    )
 
 
 def _number(value: float, sign: str = '') -> str:
     return '-' if pd.isna(value) else f'{value:{sign}.2f}'
 
 
-def plot_scores(records: Records, summary: pd.DataFrame, metric: str | None) -> Figure:
-    """Draw each run as a point and each config's mean with its standard error."""
-    figure = Figure(figsize=(7, 1.2 + 0.5 * len(records)), layout='constrained')
+def plot_scores(runs: pd.DataFrame) -> Figure:
+    """Draw each run as a point and each arm's mean with its standard error, by cell."""
+    groups = list(runs.groupby(['arm', *CELL], sort=False))
+    cells = len(runs.groupby(CELL)) > 1
+    figure = Figure(figsize=(7, 1.2 + 0.5 * len(groups)), layout='constrained')
     axes = figure.subplots()
-    for row, (config, runs) in enumerate(records.items()):
-        values = [score(record, metric) for record in runs.values()]
-        axes.plot(values, [row + 0.18] * len(values), 'o', color='0.7', markersize=4)
-        mean = summary.set_index('config').loc[config]
-        axes.errorbar(mean['mean'], row, xerr=np.nan_to_num(mean['se']), fmt='o', capsize=4)
-    axes.set_yticks(range(len(records)), list(records))
+    names = []
+    for row, ((arm, *cell), same) in enumerate(groups):
+        axes.plot(same['points'], [row + 0.18] * len(same), 'o', color='0.7', markersize=4)
+        mean, error = mean_and_error(same['points'])
+        axes.errorbar(mean, row, xerr=np.nan_to_num(error), fmt='o', capsize=4)
+        names.append(f'{arm}, data {cell[0]:g}, schedule {cell[1]:g}' if cells else arm)
+    axes.set_yticks(range(len(groups)), names)
     axes.invert_yaxis()
-    axes.set_xlabel(f'{metric or _metrics(records)}, points')
+    axes.set_xlabel(f'{unique(runs["metric"])}, points')
     axes.set_title('mean and standard error; grey: single runs', fontsize=9)
     axes.grid(axis='x', alpha=0.3)
     return figure
 
 
-def plot_curves(records: Records, metric: str | None) -> Figure:
-    """Draw each config's validation curve, mean and standard error over the seeds."""
+def plot_curves(runs: pd.DataFrame) -> Figure:
+    """Draw each arm's validation curve in the largest cell."""
     figure = Figure(figsize=(7, 4.5), layout='constrained')
     axes = figure.subplots()
+    groups = list(runs.groupby(CELL))
+    (fraction, schedule), largest = groups[-1]
     drawn = False
-    for config, runs in records.items():
-        curves = [r['curve'] for r in runs.values() if metric in (None, r['metric'])]
-        by_iteration: dict[int, list[float]] = {}
-        for iteration, value in (point for curve in curves for point in curve):
-            by_iteration.setdefault(iteration, []).append(value)
-        # A mean over fewer runs would jump for no other reason than that.
-        x = [i for i in sorted(by_iteration) if len(by_iteration[i]) == len(curves)]
+    for arm, same in largest.groupby('arm', sort=False):
+        x, means, errors = mean_curve(same)
         if not x:
             continue
-        means, errors = np.array([mean_and_error(by_iteration[i]) for i in x]).T
-        errors = np.nan_to_num(errors)
-        (line,) = axes.plot(x, means, marker='.', label=f'{config} (n={len(curves)})')
+        (line,) = axes.plot(x, means, marker='.', label=f'{arm} (n={len(same)})')
         axes.fill_between(x, means - errors, means + errors, color=line.get_color(), alpha=0.2)
         drawn = True
+    if len(groups) > 1:
+        axes.set_title(f'data {fraction:g}, schedule {schedule:g}', fontsize=9)
     axes.set_xlabel('iteration')
     axes.set_ylabel('validation score, points')
     axes.grid(alpha=0.3)
@@ -222,29 +199,51 @@ def plot_curves(records: Records, metric: str | None) -> Figure:
 
 
 def write_report(
-    out: Path, stems: list[str], baseline: str | None, metric: str | None, command: str
+    out: Path,
+    stems: list[str],
+    baseline: str | None,
+    metric: str | None,
+    command: str,
+    reference: str | None = None,
 ) -> str | None:
-    """Write tables and plots of all results in ``out``; return the Markdown, if there is any.
+    """Write tables, plots and page of all results in ``out``; return the Markdown, if there is any.
+
+    Args:
+        out (Path): Folder of the results.
+        stems (list[str]): Configs, the first being the baseline; empty for all that are there.
+        baseline (str | None): The arm, or config, that is compared to, if not the first.
+        metric (str | None): Key of the metric, if not each run's own.
+        command (str): What was run.
+        reference (str | None): The arm, or config, of vanilla distillation; by default the only
+            config that begins with ``kd_``, or else the baseline.
 
     Raises:
-        ValueError: The results do not belong together, or lack the metric.
+        ValueError: The results do not belong together, or lack the metric, or there is no such
+            baseline or reference.
     """
-    records = read_records(out, stems)
-    if not records:
+    runs = read_records(out, stems, metric)
+    if runs.empty:
         return None
-    baseline = baseline or (stems or list(records))[0]
-    summary = summarise(records, baseline, metric)
-    text = to_markdown(summary, records, baseline, metric, command)
+    known = stems or runs['config'].unique().tolist()
+    baseline = find_arm(runs, baseline or known[0], known)
+    if not stems:
+        runs = runs.sort_values('arm', key=lambda arms: arms != baseline, kind='stable')
+    reference = find_arm(runs, reference, known) if reference else vanilla(runs, baseline)
+    summary = summarise(runs, baseline, reference)
+    total = over_all_cells(runs, baseline, reference)
+    text = to_markdown(summary, total, runs, baseline, reference, command)
     (out / 'summary.md').write_text(text)
     summary.to_csv(out / 'summary.csv', index=False, float_format='%.4f')
     rows = [
-        dict(config=config, seed=seed, score=score(record, metric))
-        | {key: record[key] for key in ('minutes', 'commit', 'finished')}
-        | record['metrics']
-        for config, runs in records.items()
-        for seed, record in sorted(runs.items())
+        dict(config=run.config, grad_share=run.grad_share, fraction=run.fraction)
+        | dict(schedule=run.schedule, seed=run.seed, score=run.points)
+        | {key: run.record.get(key) for key in ('minutes', 'step_seconds', 'commit', 'finished')}
+        | run.record['metrics']
+        for run in runs.itertuples()
     ]
     pd.DataFrame(rows).to_csv(out / 'runs.csv', index=False, float_format='%.4f')
-    plot_scores(records, summary, metric).savefig(out / 'scores.png', dpi=120)
-    plot_curves(records, metric).savefig(out / 'curves.png', dpi=120)
+    plot_scores(runs).savefig(out / 'scores.png', dpi=120)
+    plot_curves(runs).savefig(out / 'curves.png', dpi=120)
+    page = to_html(summary, total, runs, baseline, reference, command, out / 'pictures')
+    (out / 'report.html').write_text(page)
     return text

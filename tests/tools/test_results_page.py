@@ -23,13 +23,16 @@ PAGE = (ROOT / 'docs/results.md').read_text()
 
 @pytest.fixture
 def points(load_tool):
-    report = load_tool('_compare_report')
+    records, statistics = load_tool('_compare_records'), load_tool('_compare_statistics')
 
     def read(data: str) -> dict:
-        records = report.read_records(ROOT / 'docs/results' / data, [])
-        return {c: {s: r['score'] for s, r in runs.items()} for c, runs in records.items()}
+        runs = records.read_records(ROOT / 'docs/results' / data, [])
+        return {arm: each.set_index('seed')['points'] for arm, each in runs.groupby('arm')}
 
-    return {data: read(data) for data in COLUMNS}, report.paired_difference
+    def difference(scores, baseline) -> dict:
+        return statistics.paired_difference((scores - baseline).dropna().to_numpy())
+
+    return {data: read(data) for data in COLUMNS}, difference
 
 
 @pytest.mark.parametrize('arm', ARMS)
@@ -76,4 +79,4 @@ def test_means(points):
     for data in COLUMNS:
         for config in ('kd-ds_' + TAUGHT[data], STUDENT[data]):
             runs = scores[data][config]
-            assert f'{sum(runs.values()) / len(runs):.2f}' in PAGE
+            assert f'{runs.mean():.2f}' in PAGE
