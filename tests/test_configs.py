@@ -33,7 +33,7 @@ CONFIGS = sorted(
     if '_base_' not in path.relative_to(ROOT).parts
 )
 DATA_SETS = (
-    'demo', 'my_data', 'bccd', 'coco', 'ccp8', 'cityscapes', 'ade20k', 'voc12aug',
+    'demo', 'my_data', 'bccd', 'coco', 'ccp8', 'cityscapes', 'ade20k', 'voc12aug', 'digits',
 )  # fmt: skip
 # what lies in the folder of its data set; all else that has a teacher lies in its method's
 KINDS = ('kd', 'kd-ds', 'kd-ds-pkd', 'kd-cross', 'kd-sem', 'ds-gt')

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from _common import run_tool
 from _compare_executor import run_here, run_on_slurm
+from _compare_pictures import draw_samples
 from _compare_plan import Plan
 from _compare_report import write_report
 from _compare_run import Run
@@ -62,6 +63,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='hold each term and exit at this share of the gradient at its tap, e.g. 0.1; '
         '`published 0.1`: once at the weights of the config, once at the share',
     )  # fmt: skip
+    parser.add_argument(
+        '--pictures',
+        type=int,
+        default=2,
+        metavar='N',
+        help='images to draw predictions on; 0: none',
+    )
     parser.add_argument('--rerun', action='store_true', help='repeat runs whose config changed')
     parser.add_argument('--report-only', action='store_true', help='train nothing')
     parser.add_argument('--debug', action='store_true', help='traceback even for wrong input')
@@ -238,6 +246,8 @@ def main(args: argparse.Namespace) -> None:
         # A terminated comparison takes its training processes along.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         failed = train_all(plan, args, report)
+        if args.pictures:
+            draw_samples(runs, baseline or stems[0], args.pictures, args.out)
     text = report()
     print(f'\n{text}' if text else f'No results in {args.out}.')
     if failed:

@@ -5,6 +5,7 @@ import json
 import struct
 from pathlib import Path
 
+import cv2
 import pandas as pd
 import pytest
 import torch
@@ -239,7 +240,7 @@ custom_hooks = [dict(type='KillOnce', marker='{tmp_path}/killed')]
 """
     config, out = write_config('det', extra=extra), tmp_path / 'out'
     compare = load_tool('compare')
-    args = compare.parse_args([str(config), '--seeds', '4', '--out', str(out)])
+    args = compare.parse_args([str(config), '--seeds', '4', '--out', str(out), '--pictures', '1'])
     with pytest.raises(SystemExit) as stopped:
         compare.main(args)
     printed = capfd.readouterr()
@@ -259,10 +260,14 @@ custom_hooks = [dict(type='KillOnce', marker='{tmp_path}/killed')]
     assert record['seed'] == 4 and record['metric'] == 'coco/bbox_mAP' and record['minutes'] > 0
     assert record['score'] == 100 * record['metrics']['coco/bbox_mAP']
     assert str(tmp_path) not in json.dumps(record)
+    picture = out / 'pictures/toy_0.png'
+    assert cv2.imread(str(picture)).shape[0] > 100
+    drawn = picture.stat().st_mtime_ns
 
     monkeypatch.setattr(load_tool('_compare_run').Run, '__call__', None)
     compare.main(args)
     assert '1 runs, 1 of them finished before' in capfd.readouterr().out
+    assert picture.stat().st_mtime_ns == drawn
 
     config.write_text(config.read_text().replace('lr=0.01', 'lr=0.02'))
     with pytest.raises(ValueError, match=r'toy_seed4\.json.*--rerun'):

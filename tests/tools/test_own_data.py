@@ -1,8 +1,13 @@
 """What docs/own_data.md tells a reader to type, on a few images of noise and random teachers."""
 
 import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -12,6 +17,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 128  # pixels
+STOCK = ('retinanet', 'pspnet')
 COMMON = ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
 COMMON += [option.replace('train', split) for option in COMMON for split in ('val', 'test')]
 SHORT = dict(
@@ -29,7 +35,7 @@ SHORT = dict(
 def commands(task: str) -> list[str]:
     page = (ROOT / 'docs/own_data.md').read_text()
     lines = [x for block in re.findall(r'```bash\n(.*?)```', page, re.S) for x in block.split('\n')]
-    return [line for line in lines if f'configs/{task}/' in line]
+    return [line for line in lines if f'configs/{task}/' in line and 'compare.py' not in line]
 
 
 def write_images(root: Path) -> None:
@@ -113,3 +119,59 @@ def test_commands_run(task, place, load_tool, monkeypatch, capfd):
     content = torch.load(distilled[-1], map_location='cpu', weights_only=False)
     assert not any(name.startswith('distillation') for name in content['state_dict'])
     assert any(name == 'exits.backbone' for name in content['distill_state']['parts'])
+
+
+# What a reader with a tiny data set and no network edits: the student's file, and the teacher's.
+EDITS = dict(
+    detection="""
+model.update(backbone=dict(init_cfg=None))
+train_cfg = dict(max_epochs=1)
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+""",
+    segmentation="""
+model.update(pretrained=None)
+train_cfg = dict(max_iters=2, val_interval=2)
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+default_hooks = dict(checkpoint=dict(interval=2))
+""",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', ['detection', 'segmentation'])
+def test_four_methods_are_compared_after_a_kill(task, place):
+    (place / 'configs').unlink()
+    folder = place / 'configs' / task / 'my_data'
+    shutil.copytree(ROOT / 'configs' / task / 'my_data', folder)
+    for path in folder.glob('*.py'):
+        text = re.sub("checkpoint='[^']+'", 'checkpoint=None', path.read_text())
+        text = re.sub(r'(scale|crop_size|size)=\(\d+, \d+\)', r'\1=(128, 128)', text)
+        path.write_text(text)
+    (student,) = [
+        path
+        for path in folder.glob('*_my-data.py')
+        if path.name.split('_')[0] in STOCK and 'r101' not in path.name
+    ]
+    student.write_text(student.read_text() + EDITS[task])
+    page = (ROOT / 'docs/own_data.md').read_text()
+    (line,) = [x for x in page.splitlines() if f'configs/{task}/' in x and 'compare.py' in x]
+    line = line.replace('python tools/', f'exec {sys.executable} {ROOT}/tools/') + ' --jobs 2'
+    settings = dict(
+        cwd=place, env={**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    )
+    out = place / shlex.split(line)[shlex.split(line).index('--out') + 1]
+    first = subprocess.Popen(['bash', '-c', line], **settings)
+    while not list(out.glob('*_seed0.json')):
+        assert first.poll() is None
+        time.sleep(0.5)
+    first.terminate()
+    first.wait()
+    done = {path.name: path.stat().st_mtime for path in out.glob('*_seed*.json')}
+    assert 1 <= len(done) < 12
+    again = subprocess.run(['bash', '-c', line], capture_output=True, text=True, **settings)
+    assert again.returncode == 0, again.stderr[-3000:]
+    results = list(out.glob('*_seed*.json'))
+    assert len(results) == 12
+    assert {name: (out / name).stat().st_mtime for name in done} == done
+    page = (out / 'report.html').read_text()
+    assert all(path.stem.rpartition('_')[0] in page for path in results)
