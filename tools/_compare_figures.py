@@ -91,10 +91,11 @@ class Style:
 
 
 def _finish(figure: go.Figure, height: int, **layout) -> go.Figure:
+    top = 60 if figure.layout.annotations else 40 if layout.get('showlegend', True) else 10
     figure.update_layout(
         template='plotly_white',
         height=height,
-        margin=dict(l=10, r=10, t=60 if figure.layout.annotations else 40, b=10),
+        margin=dict(l=10, r=10, t=top, b=10),
         dragmode=False,  # or a finger could not scroll past a plot
         font=dict(size=13, color='#1f2328'),
         legend=dict(orientation='h', x=0, y=1, yref='container', yanchor='top'),

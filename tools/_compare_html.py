@@ -222,9 +222,9 @@ def _verdicts(
     varied: list[str],
 ) -> str:
     base = style.names[baseline]
-    head = ['verdict', f'points over {base}', 'interval', 'p (Holm)']
+    head = [f'instead of {base}', 'points', 'interval', 'p (Holm)']
     if gain:
-        head += ['verdict', f'points over {over}', 'interval', 'p (Holm)']
+        head += [f'instead of {over}', 'points', 'interval', 'p (Holm)']
     starts = ['', gain] if gain else ['']
     text = ''
     if total is not None:
