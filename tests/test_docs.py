@@ -21,7 +21,7 @@ PAGES = (
     'README.md',
     *(f'docs/{name}.md' for name in (
         'quickstart', 'concepts', 'deploy', 'faq', 'reading_the_log', 'migrating_from_mmrazor',
-        'own_data', 'plugins', 'methods', 'teachers', 'configs',
+        'own_data', 'plugins', 'methods', 'teachers', 'configs', 'instruments',
     )),
 )  # fmt: skip
 # commands that need something of their own: where they are run, by a test that names
@@ -130,6 +130,7 @@ def test_tool_command_runs(line, place):
     if '--cfg-options' not in words:
         teacher = 'model.teacher.checkpoint=None'
         own = {'train.py': SHORT, 'list_taps.py': [teacher], 'benchmark.py': [teacher]}
+        own['analyze.py'] = [teacher]
         options = own.get(tool, [])
         if '--teacher' in words:
             options = [teacher]
@@ -138,7 +139,7 @@ def test_tool_command_runs(line, place):
     output = run(place, words)
     expected = {
         'train.py': 'Distillation', 'test.py': 'Iter(test)', 'list_taps.py': 'backbone',
-        'benchmark.py': '/ (student + teacher)',
+        'benchmark.py': '/ (student + teacher)', 'analyze.py': 'Written to',
     }  # fmt: skip
     assert expected[tool] in output
 
