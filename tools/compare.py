@@ -53,6 +53,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--metric', metavar='KEY', help='e.g. coco/bbox_mAP_50 (default: the main)')
     parser.add_argument('--baseline', metavar='CONFIG', help='compare to another than the first')
     parser.add_argument(
+        '--reference', metavar='CONFIG',
+        help='over which the gain is shown: vanilla KD (default: the config called kd_...)',
+    )  # fmt: skip
+    parser.add_argument(
         '--split', choices=['test', 'val'], default='test', help='scored once, at the end'
     )
     parser.add_argument(
@@ -230,10 +234,11 @@ def main(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     stems = [Path(config).stem for config in args.configs]
     baseline = Path(args.baseline).stem if args.baseline else None
+    reference = Path(args.reference).name.removesuffix('.py') if args.reference else None
     command = relative_command(sys.argv[1:])
 
     def report() -> str | None:
-        return write_report(args.out, stems, baseline, args.metric, command)
+        return write_report(args.out, stems, baseline, args.metric, command, reference)
 
     failed: list[str] = []
     if not args.report_only:
