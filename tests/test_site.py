@@ -75,6 +75,7 @@ def site(pages) -> Path:
     return next(path for path in pages if path.name == '404.html').parent
 
 
+@pytest.mark.slow
 def test_every_page_is_there_once(pages, site):
     sources = [p.relative_to(DOCS) for p in DOCS.rglob('*.md')]
     assert len(sources) > 25
@@ -82,6 +83,7 @@ def test_every_page_is_there_once(pages, site):
     assert 'Teach a small detector or segmentor' in (site / 'index.html').read_text()
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_from_elsewhere(pages, site):
     remote = re.compile(r'^(?:\w+:)?//')
     for path, page in pages.items():
@@ -95,6 +97,7 @@ def test_nothing_is_loaded_from_elsewhere(pages, site):
         assert not re.search(r'(?:url\(|@import)\s*["\']?(?:https?:)?//', text), style
 
 
+@pytest.mark.slow
 def test_what_is_loaded_is_there(pages):
     for path, page in pages.items():
         for target in page.loads:
@@ -103,6 +106,7 @@ def test_what_is_loaded_is_there(pages):
                 assert target.startswith('/') or file.is_file(), f'{path}: {target}'
 
 
+@pytest.mark.slow
 def test_links_and_anchors_lead_somewhere(pages):
     count = 0
     for path, page in pages.items():
@@ -121,13 +125,15 @@ def test_links_and_anchors_lead_somewhere(pages):
     assert count > 500
 
 
+@pytest.mark.slow
 def test_markdown_is_read_as_on_a_code_host(pages):
     """A list that touches its paragraph, a table that is none: text of a paragraph in the site."""
-    left = re.compile(r'(?:^|\n)\s*(?:[*+-] |\d+\. |\|.*\||#+ |```)|\]\(')
+    left = re.compile(r'(?:^|\n)\s*(?:[*+-] |\d+\. |\|.*\|(?:\n|$)|#+ |```)|\]\(')
     for path, page in pages.items():
         assert [x[:200] for x in page.paragraphs if left.search(x)] == [], path
 
 
+@pytest.mark.slow
 def test_formulas_are_drawn_and_each_loss_has_one(pages, site):
     from fontTools.ttLib import TTFont
 
