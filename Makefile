@@ -1,7 +1,7 @@
 # make demo    distil a detector and a segmentor on the embedded data set
 # make test    run the tests
 # make lint    check style
-# make docs    build the site into site/, strictly; open site/index.html
+# make docs    build the site into site/, strictly; for its search: python -m http.server -d site
 # make test-foundation    the tests of foundation teachers, with transformers in a folder of its own
 # PYTHON=      interpreter that makes the environment (3.10 to 3.12)
 # VENV=        folder of the environment

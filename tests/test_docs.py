@@ -21,7 +21,7 @@ PAGES = (
     'README.md',
     *(f'docs/{name}.md' for name in (
         'quickstart', 'concepts', 'deploy', 'faq', 'reading_the_log', 'migrating_from_mmrazor',
-        'own_data', 'plugins', 'methods', 'teachers', 'configs', 'instruments',
+        'own_data', 'plugins', 'methods', 'teachers', 'configs', 'instruments', 'reliability',
     )),
 )  # fmt: skip
 # commands that need something of their own: where they are run, by a test that names
