@@ -109,6 +109,10 @@ class Boxes:
         ignored = torch.tensor([bool(x.get('ignore_flag', 0)) for x in instances])
         return InstanceData(bboxes=boxes, labels=labels, ignored=ignored.bool())
 
+    def count(self, truth: InstanceData) -> int:
+        """How many objects there are."""
+        return len(truth)
+
     def draw_truth(self, image: np.ndarray, truth: InstanceData) -> tuple[np.ndarray, str]:
         """An image with its labels, and how many they are."""
         counted = truth[~truth.ignored]

@@ -60,6 +60,10 @@ class Pixels:
         """Labels ``[H, W]`` of an image, or ``None`` if there are none."""
         return sample.gt_sem_seg.data[0].numpy() if 'gt_sem_seg' in sample else None
 
+    def count(self, truth: np.ndarray) -> int:
+        """How many classes beside the first there are."""
+        return len(np.setdiff1d(truth, [0, self.ignored]))
+
     def draw_truth(self, image: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, str]:
         """An image with its labels, and a note."""
         return self._paint(image, truth), 'the labels'

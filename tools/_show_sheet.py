@@ -55,7 +55,9 @@ def distinct_colours(count: int) -> list[tuple[int, int, int]]:
     if count <= 10:
         # blue and orange, the colours of errors, come last
         table = plt.get_cmap('tab10').colors
-        return [tuple(round(255 * c) for c in colour) for colour in (*table[2:], *table[:2])[:count]]
+        return [
+            tuple(round(255 * c) for c in colour) for colour in (*table[2:], *table[:2])[:count]
+        ]
     name = 'tab20' if count <= 20 else 'gist_rainbow'
     table = plt.get_cmap(name)
     places = range(count) if count <= 20 else np.linspace(0, 1, count)
@@ -70,7 +72,7 @@ def fit(image: np.ndarray, side: int) -> tuple[np.ndarray, float]:
 
 def greyed(image: np.ndarray) -> np.ndarray:
     """A pale grey image on which colours stand out."""
-    grey = image.mean(2, keepdims=True) * 0.5 + 110
+    grey = image.mean(2, keepdims=True) * 0.4 + 150
     return grey.repeat(3, 2).astype(np.uint8)
 
 
@@ -94,8 +96,7 @@ def draw_sheet(groups: list[list[Panel]], legends: list[Legend], file, title: st
     sheet = max(len(row) for row in rows) * cell + _MARGIN
     heads = [[_wrapped(panel, cell) for panel in row] for row in rows]
     bands = [_columns(legend, sheet) for legend in legends]
-    lines = [[max(len(texts[i]) for texts in head) for i in (0, 1)] for head in heads]
-    tops = [_LINE * sum(counts) + 0.08 for counts in lines]
+    tops = [_LINE * max(len(title + note) for title, note in head) + 0.08 for head in heads]
     below = sum(_LINE * rows_of + 0.1 for _, rows_of in bands)
     above = 1.5 * _LINE if title else 0.0
     total = above + sum(top + height + _MARGIN for top in tops) + below + _MARGIN
@@ -104,7 +105,7 @@ def draw_sheet(groups: list[list[Panel]], legends: list[Legend], file, title: st
         place = (_MARGIN / sheet, 1 - 0.5 * above / total)
         figure.text(*place, title, ha='left', va='center', fontsize=11, color='0.35')
     y = total - above
-    for row, head, (_, notes), top in zip(rows, heads, lines, tops):
+    for row, head, top in zip(rows, heads, tops):
         y -= top + height
         for i, (panel, (title, note)) in enumerate(zip(row, head)):
             box = (_MARGIN + i * cell, y, cell - _MARGIN, height)
@@ -113,7 +114,7 @@ def draw_sheet(groups: list[list[Panel]], legends: list[Legend], file, title: st
             axis.set_axis_off()
             place = [box[0] / sheet, (y + height + 0.05) / total]
             figure.text(*place, '\n'.join(note), color='0.35', **_TEXT)
-            place[1] += _LINE * notes / total
+            place[1] += _LINE * len(note) / total
             figure.text(*place, '\n'.join(title), weight='bold', **_TEXT)
         y -= _MARGIN
     for legend, (columns, rows_of) in zip(legends, bands):
@@ -163,6 +164,8 @@ def _draw_legend(figure, legend: Legend, columns: int, top: float) -> None:
             marks.append(Patch(facecolor=colour, edgecolor='0.6', linewidth=0.5, label=name))
         else:
             marks.append(Line2D([], [], color=colour, linestyle=line, linewidth=2, label=name))
+    # matplotlib fills columns, a reader reads rows
+    marks = [mark for column in range(columns) for mark in marks[column::columns]]
     figure.legend(
         handles=marks, title=legend.title, ncols=columns, loc='upper left', frameon=False,
         bbox_to_anchor=(0.003, top), borderpad=0.2, borderaxespad=0, columnspacing=1.2,

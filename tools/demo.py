@@ -17,15 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from _common import ROOT
-from _demo_picture import draw_detection, draw_segmentation, load_plain_model
+from _show_sheet import draw_sheet
 from dataset_converters.digit_scenes import write_digit_scenes
 from mmengine.config import Config
+from show import Gallery
 
 CONFIGS = ROOT / 'configs' / 'demo'
 DATA = Path('data/digits')  # as the configs have it; here and below work_dirs/, the demo writes
 PARALLEL = 2
 METRICS = dict(detection='coco/bbox_mAP', segmentation='mIoU')
 TITLES = dict(detection='box mAP', segmentation='mIoU')
+# Scenes that are shown: every tenth of those that hold at least three digits.
+ROWS, EVERY, DIGITS = 4, 10, 3
 
 
 @dataclass
@@ -212,6 +215,30 @@ def make_table(stages: list[Stage]) -> str:
     return '\n'.join(lines)
 
 
+def draw(stages: dict[str, Stage], file: Path) -> None:
+    """Draw some scenes: labels, and what each model of a task predicts.
+
+    Args:
+        stages: The trainings of a task by role.
+        file: The picture to write.
+    """
+    taught = stages['distilled']
+    cfg = Config.fromfile(CONFIGS / taught.config)
+    cfg.model.teacher.checkpoint = str(stages['teacher'].weights)
+    alone = str(stages['student alone'].weights)
+    gallery = Gallery(cfg, str(taught.weights), alone, split='val', side=260)
+    enough = [i for i in range(len(gallery.dataset)) if gallery.objects(i) >= DIGITS]
+    rows = []
+    for scene in gallery.of_data(enough[::EVERY][:ROWS]):
+        panels = gallery.panels(*scene)[0]
+        for panel in panels:
+            if panel.title in stages:
+                score = stages[panel.title].result()['score']
+                panel.title = f'{panel.title}: {score:.1f} {TITLES[taught.task]}'
+        rows.append(panels)
+    draw_sheet(rows, gallery.legends(True), file)
+
+
 def main() -> None:
     """Train, print the table, draw the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -229,16 +256,8 @@ def main() -> None:
     run_stages(stages)
     table = make_table(stages)
     (args.out / 'table.md').write_text(table + '\n')
-    for task, draw in dict(detection=draw_detection, segmentation=draw_segmentation).items():
-        by_role = {s.role: s for s in stages if s.task == task}
-        columns = {}
-        for role in ('student alone', 'distilled', 'teacher'):
-            stage = by_role[role]
-            # A distilled checkpoint is the student's: its own plain config reads it.
-            config = stage.config if role == 'teacher' else by_role['student alone'].config
-            title = f'{role}\n{stage.result()["score"]:.1f} {TITLES[task]}'
-            columns[title] = load_plain_model(CONFIGS / config, stage.weights)
-        draw(columns, args.out / f'{task}.png')
+    for task in TITLES:
+        draw({s.role: s for s in stages if s.task == task}, args.out / f'{task}.png')
     minutes = sum(stage.result()['minutes'] for stage in stages)
     print(f'\n{table}\n\n{minutes:.0f} minutes of training; pictures: {args.out}/*.png')
 

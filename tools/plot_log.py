@@ -193,7 +193,8 @@ def draw(
         axis.set_xlim(0, 1.02 * last)
         axis.grid(alpha=0.3)
         if len(logs) == 1 and (len(keys) > 1 or keys != [title]):
-            axis.legend(fontsize=7.5, framealpha=0.7)
+            place = dict(loc='upper center', bbox_to_anchor=(0.5, -0.16), ncols=2)
+            axis.legend(fontsize=7.5, frameon=False, **place)
     for axis in grid.flat[len(groups) :]:
         axis.set_axis_off()
     if len(logs) > 1:
@@ -226,7 +227,7 @@ def main(args: argparse.Namespace) -> Path:
         raise ValueError(
             f'--legend: {len(args.legend)} names for {len(args.work_dirs)} runs: give one for each'
         )
-    names = args.legend or _names([Path(folder).resolve() for folder in args.work_dirs])
+    names = args.legend or _names([Path(folder).absolute() for folder in args.work_dirs])
     logs = [read_log(folder, name) for folder, name in zip(args.work_dirs, names)]
     file = draw(logs, choose(logs, args.keys), args.out, args.smooth, args.log)
     print(file)

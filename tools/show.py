@@ -144,6 +144,10 @@ class Gallery:
             sample = item['data_samples']
             yield sample.img_path, item, self.painter.truth(self.dataset, index, sample)
 
+    def objects(self, index: int) -> int:
+        """How many objects, or classes beside the first, the labels of an image hold."""
+        return self.painter.count(next(self.of_data([index]))[2])
+
     def of_files(self, files: list[str]) -> Iterator[tuple[str, dict, None]]:
         """Names and items of images that have no labels.
 
@@ -188,7 +192,7 @@ class Gallery:
             panels.append(Panel(title, *self.painter.draw(image, sample, truth)))
         if truth is not None:
             *before, after = (found[title] for title in self.models)
-            title = 'mended and made by distilling' if before else 'errors'
+            title = 'errors mended and made' if before else 'errors'
             drawn = self.painter.draw_errors(image, truth, after, *before)
             panels.append(Panel(title, *drawn))
         groups = [panels]

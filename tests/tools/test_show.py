@@ -141,7 +141,7 @@ def test_panels_of_a_distillation(kind, request, gallery):
     ((path, item, truth),) = made.of_data([0])
     groups = made.panels(path, item, truth, taps=['backbone[2:4]'])
     assert titles(groups) == [
-        [*MAIN, 'mended and made by distilling'],
+        [*MAIN, 'errors mended and made'],
         ['student: backbone[2:4], 1.', 'teacher: backbone[2:4], 1.'],
         ['student: backbone[2:4], 2.', 'teacher: backbone[2:4], 2.'],
     ]
