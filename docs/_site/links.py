@@ -56,9 +56,7 @@ def on_page_markdown(markdown, page, config, files):
         target = resolve(match[2], origin)
         place = places.get(target)
         if place is None and target.startswith('docs/'):
-            place = target.removeprefix(
-                'docs/'
-            )  # a picture, or mkdocs says so
+            place = target.removeprefix('docs/')  # a picture, or mkdocs says so
         if place is None:
             return match[0]
         relative = posixpath.relpath(place, posixpath.dirname(here) or '.')
