@@ -28,6 +28,7 @@ SUPPORTED = {
     'onnxruntime': '>=1.20',
     'onnxscript': '>=0.5',
     'transformers': '>=4.56,<6',
+    'submitit': '>=1.5',
     'mkdocs-material': '>=9.6,<10',
     'mkdocstrings': '>=0.28,<2',
     'mkdocstrings-python': '>=1.14,<3',
@@ -77,10 +78,18 @@ setup(
         seg=SEG,
         all=sorted({*DET, *SEG}),
         dev=ranged(
-            'pytest', 'pytest-xdist', 'ruff', 'scikit-learn', 'matplotlib', 'pandas', 'plotly'
+            'pytest',
+            'pytest-xdist',
+            'ruff',
+            'scikit-learn',
+            'matplotlib',
+            'pandas',
+            'plotly',
+            'submitit',
         ),
         docs=ranged('mkdocs-material', 'mkdocstrings', 'mkdocstrings-python', 'latex2mathml'),
         onnx=ranged('onnx', 'onnxruntime', 'onnxscript'),  # tools/export_onnx.py
         foundation=ranged('transformers'),  # teachers of type mmkd.FoundationBackbone
+        slurm=ranged('submitit'),  # tools/compare.py --executor slurm
     ),
 )

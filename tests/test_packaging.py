@@ -61,7 +61,7 @@ def test_the_hooks_of_a_commit_run_the_tested_linter(pins):
 
 def test_tested_versions_lie_in_the_supported_ranges(metadata, pins):
     extras = metadata['extras_require']
-    assert set(extras) == {'det', 'seg', 'all', 'dev', 'onnx', 'foundation', 'docs'}
+    assert set(extras) == {'det', 'seg', 'all', 'dev', 'onnx', 'foundation', 'docs', 'slurm'}
     lines = [*metadata['install_requires'], *(line for name in extras for line in extras[name])]
     for requirement in map(Requirement, lines):
         assert pins[requirement.name] in requirement.specifier
