@@ -1,14 +1,11 @@
 """A hook that draws the teacher's predictions where the stock hook draws the student's."""
 
-from contextlib import ExitStack
-
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from mmkd.distillers.rehearsal import forked_random_state
 from mmkd.distillers.teacher import Teacher
-from mmkd.families.family import replaced
 from mmkd.registry import HOOKS
 
 
@@ -41,7 +38,7 @@ class TeacherVisualizationHook(Hook):
     def __init__(self) -> None:
         self._teachers = {}
         self._batch = None
-        self._shadow = ExitStack()
+        self._visualizer = None
 
     def before_train(self, runner) -> None:
         """Looks for teachers to draw, and matches their classes.
@@ -66,15 +63,16 @@ class TeacherVisualizationHook(Hook):
         """Stands beside the visualizer until the epoch ends."""
         if not (self._teachers and is_main_process()):
             return
-        visualizer, model = runner.visualizer, _unwrap(runner.model)
-        stock = visualizer.add_datasample
+        self._visualizer, model = runner.visualizer, _unwrap(runner.model)
+        stock = self._visualizer.add_datasample
 
         def add_datasample(name, image, data_sample=None, *args, **kwargs):
             stock(name, image, data_sample, *args, **kwargs)
             for teacher, sample in self._predict(model, data_sample):
                 stock(f'{name}_{teacher}', image, sample, *args, **kwargs)
 
-        self._shadow.enter_context(replaced(visualizer, add_datasample=add_datasample))
+        # an attribute of the instance stands before the method of its class
+        self._visualizer.add_datasample = add_datasample
 
     def before_val_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Keeps the batch, whose images may be drawn."""
@@ -82,8 +80,9 @@ class TeacherVisualizationHook(Hook):
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         """Leaves the visualizer as it was."""
-        self._shadow.close()
-        self._batch = None
+        if self._visualizer is not None:
+            del self._visualizer.add_datasample
+        self._visualizer = self._batch = None
 
     def _predict(self, model, drawn):
         """Predictions of each teacher for the image of the batch that was drawn."""
