@@ -103,8 +103,9 @@ def to_markdown(
     lines += [
         f"* verdict: t-test on the paired differences at {100 * ALPHA:g} %, with Holm's correction "
         f'over the arms compared{" in a cell" if cells else ""}; from {FEWEST_SEEDS} seeds on',
-        f'* bootstrap interval: 95 %, {RESAMPLES} resamples of {_resampled(summary)}',
     ]
+    if summary['boot_low'].notna().any():
+        lines.append(f'* bootstrap interval: 95 %, {RESAMPLES} resamples of {_resampled(summary)}')
     head = ['config', *(['data', 'schedule'] if cells else []), 'n', 'mean', 'standard error']
     head += [*_HEAD, *(_GAIN[:1] + _GAIN[3:] if gains else []), 'step cost', 'minutes']
     rows = []

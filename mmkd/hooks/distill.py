@@ -44,7 +44,7 @@ class DistillHook(Hook):
             ValueError: if the model is no distillation, its classes cannot be matched, an option
                 of mmengine's does not go with it, or a teacher's average is kept by nobody.
         """
-        model = _unwrap(runner.model)
+        model = unwrap(runner.model)
         if not hasattr(model, 'distillation'):
             raise ValueError(
                 "DistillHook: the model is not a distillation; set model.type='mmkd.Distiller' or "
@@ -63,7 +63,7 @@ class DistillHook(Hook):
         Raises:
             ValueError: if ``student_checkpoint`` or ``inherit`` never came to act.
         """
-        model = _unwrap(runner.model)
+        model = unwrap(runner.model)
         start = model.starting_point
         if start is not None and not start.applied:
             raise ValueError(
@@ -80,14 +80,14 @@ class DistillHook(Hook):
         if self._resumed is not None:
             self._restore()
         self._validated = False
-        distillation = _unwrap(runner.model).distillation
+        distillation = unwrap(runner.model).distillation
         distillation.iteration = runner.iter
         due = any(part.controller.is_due(runner.iter) for part in _controlled(distillation))
         distillation.shares.start(due or self.every_n_train_iters(runner, self.interval))
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Logs the gradient shares, and gathers random states where a save is due."""
-        distillation = _unwrap(runner.model).distillation
+        distillation = unwrap(runner.model).distillation
         if distillation.shares.measuring:
             shares = distillation.shares.read()
             for name, (own, rest) in shares.items():
@@ -124,7 +124,7 @@ class DistillHook(Hook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Puts what is not the student beside it, keyed by the user's names."""
-        distillation = _unwrap(runner.model).distillation
+        distillation = unwrap(runner.model).distillation
         state = {name: part.state_dict() for name, part in distillation.named_parts().items()}
         checkpoint['distill_state'] = dict(
             parts=state,
@@ -141,7 +141,7 @@ class DistillHook(Hook):
         """
         if not runner._resume:
             return
-        distillation = _unwrap(runner.model).distillation
+        distillation = unwrap(runner.model).distillation
         saved = checkpoint.get('distill_state')
         if saved is None:
             raise ValueError(
@@ -230,7 +230,8 @@ def _is_ours(hook: dict | None) -> bool:
     return hook is not None and str(hook.get('type')).startswith('mmkd.')
 
 
-def _unwrap(model):
+def unwrap(model):
+    """The model inside a wrapper for several processes, or the model itself."""
     return model.module if is_model_wrapper(model) else model
 
 

@@ -2,11 +2,12 @@
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from mmkd.distillers.rehearsal import forked_random_state
 from mmkd.distillers.teacher import Teacher
 from mmkd.registry import HOOKS
+
+from .distill import unwrap
 
 
 def predicting_teachers(teachers: dict) -> dict:
@@ -46,7 +47,7 @@ class TeacherVisualizationHook(Hook):
         Raises:
             ValueError: if none predicts, or its classes cannot be matched.
         """
-        model = _unwrap(runner.model)
+        model = unwrap(runner.model)
         teachers = getattr(getattr(model, 'distillation', None), 'teachers', None) or {}
         self._teachers = predicting_teachers(teachers)
         if not self._teachers:
@@ -63,7 +64,7 @@ class TeacherVisualizationHook(Hook):
         """Stands beside the visualizer until the epoch ends."""
         if not (self._teachers and is_main_process()):
             return
-        self._visualizer, model = runner.visualizer, _unwrap(runner.model)
+        self._visualizer, model = runner.visualizer, unwrap(runner.model)
         stock = self._visualizer.add_datasample
 
         def add_datasample(name, image, data_sample=None, *args, **kwargs):
@@ -97,7 +98,3 @@ class TeacherVisualizationHook(Hook):
                     samples = [x.clone() for x in one['data_samples']]
                     yield name or 'teacher', teacher.predict(one['inputs'], samples)[0]
             return
-
-
-def _unwrap(model):
-    return model.module if is_model_wrapper(model) else model

@@ -1,9 +1,10 @@
 """A hook that shows whether what is taught goes with the labels or against them."""
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from mmkd.registry import HOOKS
+
+from .distill import unwrap
 
 
 @HOOKS.register_module()
@@ -46,7 +47,7 @@ class TransferMonitor(Hook):
         Raises:
             ValueError: if the model is no distillation.
         """
-        if not hasattr(_unwrap(runner.model), 'distillation'):
+        if not hasattr(unwrap(runner.model), 'distillation'):
             raise ValueError(
                 'TransferMonitor: the model is not a distillation, so nothing passes; drop it from '
                 "custom_hooks or set model.type='mmkd.Distiller'"
@@ -55,14 +56,10 @@ class TransferMonitor(Hook):
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Asks for the directions too."""
         if self.every_n_train_iters(runner, self.interval):
-            _unwrap(runner.model).distillation.shares.start(True, directions=True)
+            unwrap(runner.model).distillation.shares.start(True, directions=True)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Logs them; the shares themselves have just been read and logged."""
         if self.every_n_train_iters(runner, self.interval):
-            for name, cosine in _unwrap(runner.model).distillation.shares.cosines.items():
+            for name, cosine in unwrap(runner.model).distillation.shares.cosines.items():
                 runner.message_hub.update_scalar(f'train/{name}.grad_cosine', cosine)
-
-
-def _unwrap(model):
-    return model.module if is_model_wrapper(model) else model
