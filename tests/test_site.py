@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import pytest
 import yaml
 
-pytest.importorskip('mkdocs')
+pytest.importorskip('mkdocs', reason="the extra 'docs' is not installed")
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / 'docs'

@@ -8,6 +8,9 @@ from _show_sheet import Legend, fit, greyed
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmkd import analysis
+from mmkd.analysis import Detections
+
 IOU = 0.5
 _COLOURS = dict(mended=MENDED, made=MADE, left=LEFT, wrong=MADE)
 _NAMES = dict(
@@ -19,10 +22,7 @@ _NAMES = dict(
 
 
 def match(found: InstanceData, truth: InstanceData) -> tuple[Tensor, Tensor]:
-    """Which objects a detector finds, as COCO's evaluation matches at an IoU of 0.5.
-
-    By falling score, a detection takes the object of its class that it overlaps most and that none
-    has taken. One that overlaps no such object, but is half inside an ignored one, does not count.
+    """Which objects are found, and which detections are false alarms, at an IoU of 0.5.
 
     Args:
         found: ``bboxes`` ``[N, 4]``, ``labels`` and ``scores`` ``[N]``.
@@ -31,22 +31,8 @@ def match(found: InstanceData, truth: InstanceData) -> tuple[Tensor, Tensor]:
     Returns:
         tuple[Tensor, Tensor]: bool ``[G]``, objects found; bool ``[N]``, false alarms.
     """
-    from mmdet.structures.bbox import bbox_overlaps
-
-    same = found.labels[:, None] == truth.labels[None]
-    ious = bbox_overlaps(found.bboxes, truth.bboxes) * same
-    inside = bbox_overlaps(found.bboxes, truth.bboxes, mode='iof') * same
-    ignored = truth.get('ignored', torch.zeros(len(truth), dtype=torch.bool))
-    hit = torch.zeros(len(truth), dtype=torch.bool)
-    false = torch.zeros(len(found), dtype=torch.bool)
-    for i in found.scores.argsort(descending=True, stable=True).tolist():
-        free = ious[i] * ~(hit | ignored)
-        best = int(free.argmax()) if len(truth) else -1
-        if best >= 0 and free[best] >= IOU:
-            hit[best] = True
-        else:
-            false[i] = not bool((inside[i][ignored] >= IOU).any())
-    return hit, false
+    detections = Detections(found.bboxes, found.labels, found.scores)
+    return analysis.match(detections, truth.bboxes, truth.labels, truth.get('ignored'), IOU)
 
 
 def box_errors(truth, after, before=None) -> dict[str, tuple[Tensor, Tensor]]:

@@ -1,7 +1,7 @@
 """Pure maths of what passes from a teacher to a student; torch only, nothing is trained by it."""
 
 from .agreement import Agreement, Remainder, remainder
-from .boxes import Detections, box_iou, cell_classes
+from .boxes import Detections, box_iou, cell_classes, match
 from .calibration import Calibration, bin_of
 from .cka import LinearCKA
 from .probe import LinearProbe
@@ -19,5 +19,6 @@ __all__ = [
     'bin_of',
     'box_iou',
     'cell_classes',
+    'match',
     'remainder',
 ]

@@ -35,17 +35,7 @@ class Detections:
             labels: their classes ``[M]``.
             iou: the least that counts as found.
         """
-        overlaps = box_iou(self.boxes, boxes)
-        overlaps = overlaps.masked_fill(self.labels[:, None] != labels[None], 0.0)
-        found = torch.zeros(len(self.boxes), dtype=torch.bool, device=self.boxes.device)
-        for index in self.scores.argsort(descending=True, stable=True).tolist():
-            if not len(boxes):
-                break
-            best, place = overlaps[index].max(0)
-            if best >= iou:
-                found[index] = True
-                overlaps[:, place] = 0.0
-        return found
+        return ~match(self, boxes, labels, iou=iou)[1]
 
     def says_of(self, boxes: Tensor, iou: float = 0.5) -> Tensor:
         """The class of the surest detection at each object ``[M]``; -1: none is there."""
@@ -62,13 +52,55 @@ class Detections:
         return ((overlaps >= iou) & (other.labels[:, None] == self.labels[None])).any(1)
 
 
-def box_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union of corners ``[N, 4]`` and ``[M, 4]``: ``[N, M]``."""
+def match(
+    found: Detections,
+    boxes: Tensor,
+    labels: Tensor,
+    ignored: Tensor | None = None,
+    iou: float = 0.5,
+) -> tuple[Tensor, Tensor]:
+    """Which objects a detector finds, as COCO's evaluation matches at one threshold.
+
+    By falling score, a detection takes the object of its class that it overlaps most and that none
+    has taken. One that overlaps no such object, but is half inside an ignored one, does not count.
+
+    Args:
+        found: the detections.
+        boxes: the objects' ``[M, 4]``.
+        labels: their classes ``[M]``.
+        ignored: which of them do not count, bool ``[M]``; ``None``: all count.
+        iou: the least that counts as found.
+
+    Returns:
+        bool ``[M]``, objects found; bool ``[N]``, false alarms.
+    """
+    same = found.labels[:, None] == labels[None]
+    overlaps = box_iou(found.boxes, boxes) * same
+    inside = box_iou(found.boxes, boxes, of_first=True) * same
+    hit = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    ignored = torch.zeros_like(hit) if ignored is None else ignored
+    false = torch.zeros(len(found.boxes), dtype=torch.bool, device=boxes.device)
+    for index in found.scores.argsort(descending=True, stable=True).tolist():
+        free = overlaps[index] * ~(hit | ignored)
+        best = int(free.argmax()) if len(boxes) else -1
+        if best >= 0 and free[best] >= iou:
+            hit[best] = True
+        else:
+            false[index] = not bool((inside[index][ignored] >= iou).any())
+    return hit, false
+
+
+def box_iou(first: Tensor, second: Tensor, of_first: bool = False) -> Tensor:
+    """Intersection over union of corners ``[N, 4]`` and ``[M, 4]``: ``[N, M]``.
+
+    With ``of_first`` the intersection's share of the first box.
+    """
     low = torch.maximum(first[:, None, :2], second[None, :, :2])
     high = torch.minimum(first[:, None, 2:], second[None, :, 2:])
     both = (high - low).clamp(min=0).prod(-1)
     areas = [(x[:, 2:] - x[:, :2]).clamp(min=0).prod(-1) for x in (first, second)]
-    return both / (areas[0][:, None] + areas[1][None] - both).clamp(min=1e-9)
+    whole = areas[0][:, None] if of_first else areas[0][:, None] + areas[1][None] - both
+    return both / whole.clamp(min=1e-9)
 
 
 def cell_classes(boxes: Tensor, labels: Tensor, size, canvas, background: int) -> Tensor:
